@@ -1,0 +1,34 @@
+"""Motion fidelity: does the edited clip move as its source does?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fatezero_eval.state import ClipMean, mean_defined
+
+
+def endpoint_error_of_pairs(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
+    """Mean distance in pixels between the ends of two flows; one float64 value a pair.
+
+    Args:
+        source_P2HW: flow between neighbouring source frames, pixels.
+        edited_P2HW: flow between neighbouring edited frames, pixels.
+
+    Source: V2VBench's motion alignment, which prints the negative.
+    """
+    pairs = zip(source_P2HW.double(), edited_P2HW.double(), strict=True)
+    values = [(source - edited).norm(dim=0).mean() for source, edited in pairs]
+    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+
+
+def motion_fidelity(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
+    """Mean over pairs of `endpoint_error_of_pairs`; NaN for one frame."""
+    return mean_defined(endpoint_error_of_pairs(source_P2HW, edited_P2HW))
+
+
+class MotionFidelity(ClipMean):
+    """Mean over clips of `motion_fidelity`."""
+
+    higher_is_better = False
+    of_clip = staticmethod(motion_fidelity)
