@@ -1,0 +1,90 @@
+"""A named place of attention in a UNet, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from fatezero.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention layer.
+
+    Attributes:
+        name: its key in diffusers' `attn_processors`, without ".processor".
+        kind: self-attention (diffusers' attn1) or cross-attention (attn2).
+        block: the part of the UNet it stands in.
+        downsampling: of the latent at this layer: 1, 2, 4, …
+        width: channels of its block.
+        heads: attention heads.
+        head_width: channels of one head.
+    """
+
+    name: str
+    kind: Literal["self", "cross"]
+    block: Literal["down", "mid", "up"]
+    downsampling: int
+    width: int
+    heads: int
+    head_width: int
+
+    def size(self, latent_height: int, latent_width: int) -> tuple[int, int]:
+        """Rows and columns of queries for a latent of this size (strided convolutions round up)."""
+        return -(-latent_height // self.downsampling), -(-latent_width // self.downsampling)
+
+
+def attention_sites(unet: UNet2DConditionModel) -> tuple[Site, ...]:
+    """All attention layers in order of execution.
+
+    Raises:
+        UserError: if a layer is not the plain attention of Stable Diffusion's transformer blocks.
+    """
+    down = _downsampling_of_blocks(unet)
+    order = {"down": 0, "mid": 1, "up": 2}
+    sites = [_site(name.removesuffix(".processor"), unet, down) for name in unet.attn_processors]
+    return tuple(sorted(sites, key=lambda site: order[site.block]))
+
+
+def _downsampling_of_blocks(unet: UNet2DConditionModel) -> dict[str, int]:
+    factor, factors = 1, {}
+    for i, block in enumerate(unet.down_blocks):
+        factors[f"down_blocks.{i}"] = factor
+        factor *= 2 if block.downsamplers is not None else 1
+    factors["mid_block"] = factor
+    for i, block in enumerate(unet.up_blocks):
+        factors[f"up_blocks.{i}"] = factor
+        factor //= 2 if block.upsamplers is not None else 1
+    return factors
+
+
+def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -> Site:
+    attention: Any = unet.get_submodule(name)
+    layer = name.rsplit(".", 1)[-1]
+    plain = (
+        layer in {"attn1", "attn2"}
+        and attention.group_norm is None
+        and attention.spatial_norm is None
+        and attention.norm_q is None
+        and attention.norm_k is None
+        and not attention.residual_connection
+        and attention.rescale_output_factor == 1.0
+        and attention.added_kv_proj_dim is None
+        and (layer == "attn2") == attention.is_cross_attention
+    )
+    if not plain:
+        raise UserError(
+            f"The UNet's layer {name} is not the plain self- or cross-attention of Stable Diffusion 1.x or 2.x: "
+            "use a checkpoint of that layout."
+        )
+    block = "mid_block" if name.startswith("mid_block") else ".".join(name.split(".")[:2])
+    kind: Literal["self", "cross"] = "self" if layer == "attn1" else "cross"
+    part: Literal["down", "mid", "up"] = "mid" if block == "mid_block" else ("down" if block.startswith("down") else "up")
+    return Site(
+        name=name, kind=kind, block=part, downsampling=downsampling[block], width=attention.query_dim,
+        heads=attention.heads, head_width=attention.inner_dim // attention.heads,
+    )

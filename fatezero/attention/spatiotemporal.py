@@ -1,0 +1,96 @@
+"""Which frames give keys and values to which (FateZero, section 3.4), and how a long clip is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fatezero.config import ANCHORS, KeyFrame
+from fatezero.errors import UserError
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames that one UNet call sees.
+
+    Attributes:
+        frames: their indices in the clip, rising: the chunk's own and the anchors.
+        own: positions in `frames` of those whose result is kept.
+    """
+
+    frames: tuple[int, ...]
+    own: tuple[int, ...]
+
+
+def key_frame_indices(key_frames: Sequence[KeyFrame], frame: int, clip_length: int) -> list[int]:
+    """Frames that frame attends to, in order; the middle of n frames is (n - 1) // 2, offsets stop at the ends."""
+    named = {"self": frame, "first": 0, "middle": (clip_length - 1) // 2, "last": clip_length - 1}
+    return [named[k] if isinstance(k, str) else min(max(frame + k, 0), clip_length - 1) for k in key_frames]
+
+
+def key_positions(key_frames: Sequence[KeyFrame], chunk: Chunk, clip_length: int) -> Tensor | None:
+    """Positions in the chunk of every frame's key frames, int64 F,K; None where each frame sees only itself.
+
+    In a chunk, the frames carried as anchors see themselves and the anchors, exactly as in the whole clip.
+    """
+    if all(k in ("self", 0) for k in key_frames):
+        return None
+    position = {frame: i for i, frame in enumerate(chunk.frames)}
+    rows = [key_frame_indices(key_frames, frame, clip_length) for frame in chunk.frames]
+    return torch.tensor([[position[k] for k in row] for row in rows])
+
+
+def spread(x: Tensor, keys: Tensor | None) -> Tensor:
+    """Lay the key frames' tokens side by side for every frame.
+
+    Args:
+        x: (branches * F),H,N,D keys or values.
+        keys: int64 F,K from `key_positions`; None returns x as it is.
+
+    Returns:
+        (branches * F),H,(K * N),D, key frames in the order of `keys`.
+    """
+    if keys is None:
+        return x
+    frames, count = keys.shape
+    heads, tokens, width = x.shape[1:]
+    gathered = x.unflatten(0, (-1, frames))[:, keys.to(x.device)]  # B,F,K,H,N,D
+    return gathered.transpose(2, 3).reshape(-1, heads, count * tokens, width)
+
+
+def cut_into_chunks(
+    clip_length: int, key_frames: Sequence[KeyFrame], norm_scope: Literal["clip", "frame"], chunk: int | None
+) -> tuple[Chunk, ...]:
+    """Cut a clip into pieces that give the result of the whole.
+
+    Args:
+        clip_length: frames in the clip.
+        key_frames: as in `MethodConfig`.
+        norm_scope: as in `MethodConfig`.
+        chunk: own frames of a piece; None is 16 where the clip can be cut, otherwise all.
+
+    Raises:
+        UserError: if a chunk is asked for and frames meet in other ways than through the anchors.
+    """
+    chained = [k for k in key_frames if isinstance(k, int) and k != 0]
+    whole = Chunk(tuple(range(clip_length)), tuple(range(clip_length)))
+    if norm_scope == "clip" or chained:
+        if chunk is None or chunk >= clip_length:
+            return (whole,)
+        reason = "norm_scope is 'clip'" if norm_scope == "clip" else f"key frame {chained[0]} is an offset"
+        raise UserError(
+            f"A clip of {clip_length} frames cannot be cut into chunks of {chunk} because {reason}, which ties all frames "
+            "together: use norm_scope 'frame' with key frames among self, first, middle and last, or leave chunk out."
+        )
+    size = 16 if chunk is None else chunk
+    anchors = {key_frame_indices([k], 0, clip_length)[0] for k in key_frames if k in ANCHORS}
+    pieces = []
+    for start in range(0, clip_length, size):
+        own = range(start, min(start + size, clip_length))
+        frames = tuple(sorted(anchors.union(own)))
+        pieces.append(Chunk(frames, tuple(i for i, f in enumerate(frames) if f in own)))
+    return tuple(pieces)

@@ -1,0 +1,1 @@
+"""Masks from cross-attention, and latents blended with them."""

@@ -1,0 +1,149 @@
+"""What can be chosen, as frozen values: `None` or `()` means "off".
+
+`MethodConfig` holds what changes the result, `RuntimeConfig` what may only change time and memory. A variant in
+an ablation is `dataclasses.replace(full, …)`. Light on purpose: importing this needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fatezero.errors import UserError
+
+Window = tuple[float, float]  # [start, end) as fractions of the denoising steps
+KeyFrame = int | Literal["self", "first", "middle", "last"]
+
+ANCHORS = ("first", "middle", "last")
+
+
+def _check_window(name: str, window: Window | None) -> None:
+    if window is not None and not 0.0 <= window[0] <= window[1] <= 1.0:
+        raise UserError(f"{name} is {tuple(window)}: a window is (start, end) with 0 <= start <= end <= 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """Attention fusion (FateZero, section 3.2; the word maps are Prompt-to-Prompt's).
+
+    Attributes:
+        word_map: "refine" aligns the prompts' tokens (any lengths), "replace" swaps word for word (equal counts).
+        cross_window: steps in which cross-attention of unchanged words comes from the source; None never.
+        word_windows: other windows for single words of the target prompt.
+        self_window: steps in which self-attention comes from the source; None never.
+        reweight: factors for the cross-attention of words of the target prompt, inside their window.
+        min_downsampling: fused layers are those at this downsampling of the latent or coarser. 2 is the original's
+            choice at 512 x 512 (its 32 x 32 layers and below); 1 fuses every layer.
+    """
+
+    word_map: Literal["refine", "replace"] = "refine"
+    cross_window: Window | None = (0.0, 0.8)
+    word_windows: Mapping[str, Window] = field(default_factory=dict)
+    self_window: Window | None = (0.0, 0.8)
+    reweight: Mapping[str, float] = field(default_factory=dict)
+    min_downsampling: int = 2
+
+    def __post_init__(self) -> None:
+        _check_window("fusion.cross_window", self.cross_window)
+        _check_window("fusion.self_window", self.self_window)
+        for word, window in self.word_windows.items():
+            _check_window(f"fusion.word_windows[{word!r}]", window)
+        if self.min_downsampling < 1:
+            raise UserError(f"fusion.min_downsampling is {self.min_downsampling}: it is at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendingConfig:
+    """Masks from the source's cross-attention of the edited words (FateZero, section 3.3).
+
+    Attributes:
+        threshold: tau; a place is edited where its attention exceeds this share of the frame's maximum.
+        self_attention: blend self-attention, M * edited + (1 - M) * source, while it is fused.
+        latent_window: steps after which latents outside the mask are put back to the source's; None never.
+        latent_words: whose words make the mask of latents: the source's alone, or the source's or the target's.
+        mask_downsampling: masks come from the cross-attention at this downsampling of the latent. 4 is the
+            original's choice (16 x 16 maps at 512 x 512).
+    """
+
+    threshold: float = 0.3
+    self_attention: bool = True
+    latent_window: Window | None = None
+    latent_words: Literal["source", "both"] = "both"
+    mask_downsampling: int = 4
+
+    def __post_init__(self) -> None:
+        _check_window("blending.latent_window", self.latent_window)
+        if self.mask_downsampling < 1:
+            raise UserError(f"blending.mask_downsampling is {self.mask_downsampling}: it is at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Everything that changes the result.
+
+    Attributes:
+        steps: DDIM steps of the inversion and of the edit.
+        guidance_scale: classifier-free guidance of the edit; 1 leaves the unconditional branch out.
+        key_frames: frames that give keys and values of self-attention: "self", "first", "middle", "last", or an
+            integer offset such as -1; () is the plain per-frame network.
+        key_frames_min_width: layers with fewer channels attend to their own frame only.
+        norm_scope: statistics of the residual blocks' GroupNorms: over the "clip" (the original code) or per
+            "frame" (the image model as it was trained).
+        posterior: the latent of a frame is the autoencoder posterior's "mode" or a seeded "sample".
+        fusion: attention fusion; None is DDIM inversion with guidance alone.
+        blending: masks from the edited words; None never blends.
+        sdedit_strength: start from the source noised to this share of the schedule in place of its inversion
+            (SDEdit, Meng et al. 2022); needs fusion and blending off.
+    """
+
+    steps: int = 50
+    guidance_scale: float = 7.5
+    key_frames: tuple[KeyFrame, ...] = ("self", "middle")
+    key_frames_min_width: int = 0
+    norm_scope: Literal["clip", "frame"] = "clip"
+    posterior: Literal["mode", "sample"] = "mode"
+    fusion: FusionConfig | None = FusionConfig()
+    blending: BlendingConfig | None = BlendingConfig()
+    sdedit_strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps is {self.steps}: at least one step is needed.")
+        if self.guidance_scale < 1:
+            raise UserError(f"guidance_scale is {self.guidance_scale}: 1 is no guidance, more is stronger.")
+        if self.sdedit_strength is not None:
+            if not 0.0 < self.sdedit_strength <= 1.0:
+                raise UserError(f"sdedit_strength is {self.sdedit_strength}: it lies in (0, 1].")
+            if self.fusion is not None or self.blending is not None:
+                raise UserError("sdedit_strength starts from noise, so there is no source attention: set fusion and blending to null.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """What may change time and memory, never the result beyond rounding.
+
+    Attributes:
+        device: where the networks run; "auto" takes CUDA, then MPS, then the CPU.
+        dtype: of the networks; "auto" is float16 on CUDA and float32 elsewhere. Latents keep at least float32.
+        backend: where the source's attention comes from while editing: "recompute" runs the source again beside
+            the edit, "qk" keeps its queries and keys, "maps" keeps the maps as the original does; "auto" is "qk"
+            where it fits the budget, otherwise "recompute".
+        store: where "qk" and "maps" keep their tensors.
+        memory_gb: budget for them in units of 1e9 bytes; None is half of what is free.
+        chunk: frames in one UNet call beside the anchors; None is 16 where frames meet only through anchors,
+            otherwise the whole clip.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float16", "bfloat16", "float32", "float64"] = "auto"
+    backend: Literal["auto", "recompute", "qk", "maps"] = "auto"
+    store: Literal["device", "host", "disk"] = "host"
+    memory_gb: float | None = None
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise UserError(f"chunk is {self.chunk}: at least one frame is needed.")
+        if self.memory_gb is not None and self.memory_gb < 0:
+            raise UserError(f"memory_gb is {self.memory_gb}: a budget is not negative.")

@@ -1,0 +1,1 @@
+"""A diffusers checkpoint as verbs, DDIM both ways, and inversion."""

@@ -1,0 +1,290 @@
+"""A Stable Diffusion checkpoint in diffusers' layout, as verbs: encode, decode, embed, predict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fatezero.attention.alignment import Prompt, read_prompt
+from fatezero.attention.sites import Site, attention_sites
+from fatezero.config import RuntimeConfig
+from fatezero.diffusion.ddim import PredictionType
+from fatezero.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device asked for; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: if the device is not there.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in present.items() if there)
+    if not present[name]:
+        raise UserError(f"device '{name}' is not available here: use device 'auto' or 'cpu'.")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype asked for; "auto" is float16 on CUDA and float32 elsewhere."""
+    if name == "auto":
+        name = "float16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The networks of one checkpoint on one device.
+
+    Attributes:
+        folder: the checkpoint's files.
+        name: what the user called it.
+        unet: UNet2DConditionModel.
+        vae: AutoencoderKL or AutoencoderTiny.
+        text_encoder: CLIPTextModel.
+        tokenizer: CLIPTokenizer.
+        scheduler_config: of the noise schedule.
+    """
+
+    folder: Path
+    name: str
+    unet: UNet2DConditionModel
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler_config: dict[str, Any]
+
+    @classmethod
+    def load(cls, checkpoint: str, runtime: RuntimeConfig = RuntimeConfig()) -> Backbone:  # noqa: B008  (frozen)
+        """Load a checkpoint from a folder or a hub id, from safetensors only.
+
+        Args:
+            checkpoint: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
+            runtime: device and dtype.
+
+        Raises:
+            UserError: if it is missing, not of that layout, or has no safetensors weights.
+        """
+        folder = checkpoint_folder(checkpoint)
+        device = choose_device(runtime.device)
+        pipe = _load_pipeline(folder, choose_dtype(runtime.dtype, device))
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+            part.requires_grad_(requires_grad=False).eval().to(device)
+        backbone = cls(
+            folder=folder, name=checkpoint, unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder,
+            tokenizer=pipe.tokenizer, scheduler_config=dict(pipe.scheduler.config),
+        )
+        backbone._check_unet()
+        return backbone
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        device: torch.device = self.unet.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the networks."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    @property
+    def latent_dtype(self) -> torch.dtype:
+        """Of latents between UNet calls: never below float32, or fifty DDIM moves would add up their rounding."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def prediction_type(self) -> PredictionType:
+        """What the UNet was trained to predict."""
+        prediction: PredictionType = self.scheduler_config.get("prediction_type", "epsilon")
+        return prediction
+
+    @property
+    def context(self) -> int:
+        """Tokens that the text encoder reads."""
+        return int(self.tokenizer.model_max_length)
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """The UNet's attention layers."""
+        return attention_sites(self.unet)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the names and bytes of the checkpoint's configurations and weights."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in {".json", ".txt", ".safetensors"}:
+                digest.update(path.relative_to(self.folder).as_posix().encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def read_prompt(self, text: str) -> Prompt:
+        """Tokenise a prompt. Raises UserError if it is longer than the text encoder's context."""
+        return read_prompt(self.tokenizer, text)
+
+    @torch.no_grad()
+    def embed(self, text: str) -> Tensor:
+        """The text encoder's last hidden state: 1,T,D."""
+        self.read_prompt(text)
+        tokens = self.tokenizer(text, padding="max_length", max_length=self.context, return_tensors="pt")
+        mask = None
+        if getattr(self.text_encoder.config, "use_attention_mask", False):
+            mask = tokens.attention_mask.to(self.device)
+        hidden: Tensor = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        return hidden
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents of frames, one at a time so that memory and results do not depend on how many there are.
+
+        Args:
+            frames: F,3,H,W in [0, 1].
+            generator: samples the posterior (on the CPU, so that the draw is the same on every device); None
+                takes its mode.
+
+        Returns:
+            F,C,h,w on the scale that the UNet sees.
+
+        Raises:
+            UserError: if height or width is not a multiple of what the checkpoint needs.
+        """
+        self._check_size(*frames.shape[-2:])
+        latents = [self._encode_frame(frame[None], generator) for frame in frames]
+        return torch.cat(latents) * self.vae.config.scaling_factor
+
+    def _encode_frame(self, frame: Tensor, generator: torch.Generator | None) -> Tensor:
+        encoded = self.vae.encode(frame.to(self.device, self.dtype) * 2 - 1)
+        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny has no posterior
+            return encoded.latents.to(self.latent_dtype)  # type: ignore[no-any-return]
+        posterior = encoded.latent_dist
+        mean: Tensor = posterior.mode().to(self.latent_dtype)
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32).to(mean)
+        return mean + posterior.std.to(mean) * noise
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames of latents, one at a time: F,C,h,w to F,3,H,W in [0, 1] on the CPU."""
+        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
+        frames = [self.vae.decode(latent[None]).sample.to("cpu", self.latent_dtype) for latent in scaled]
+        return (torch.cat(frames) / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def predict(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
+        """The UNet's output for N,C,h,w latents under N,T,D text embeddings, in the latents' dtype."""
+        output: Tensor = self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=text.to(self.dtype)).sample
+        return output.to(latents.dtype)
+
+    @cached_property
+    def pixels_per_latent(self) -> int:
+        """Downsampling of the autoencoder."""
+        config = self.vae.config
+        blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
+        return int(2 ** (len(blocks) - 1))
+
+    def _check_size(self, height: int, width: int) -> None:
+        unit = self.pixels_per_latent
+        if height % unit or width % unit:
+            fitting = f"{max(height // unit, 1) * unit} x {max(width // unit, 1) * unit}"
+            raise UserError(
+                f"Frames of {height} x {width} do not fit {self.name}, whose autoencoder needs multiples of {unit}: "
+                f"set height and width, for example to {fitting}."
+            )
+
+    def _check_unet(self) -> None:
+        config = self.unet.config
+        latent = int(self.vae.config.latent_channels)
+        if self.unet.__class__.__name__ != "UNet2DConditionModel" or config.addition_embed_type is not None:
+            raise UserError(f"{self.name} is not a Stable Diffusion 1.x or 2.x checkpoint: its UNet is of another kind.")
+        if config.in_channels != latent:
+            raise UserError(
+                f"{self.name} has a UNet for {config.in_channels} channels and latents of {latent}: inpainting and "
+                "other conditioned checkpoints are not supported, use a text-to-image one."
+            )
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(f"{self.name} predicts '{self.prediction_type}'; epsilon and v_prediction are supported.")
+        _ = self.sites
+
+
+def checkpoint_folder(checkpoint: str) -> Path:
+    """Where a checkpoint's files are: a folder as it is, "picturebook" as shipped, anything else from the hub.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it has no safetensors weights.
+    """
+    from fatezero import picturebook  # noqa: PLC0415  (a path only)
+
+    folder = picturebook.CHECKPOINT if checkpoint == "picturebook" else Path(checkpoint)
+    if not folder.is_dir():
+        folder = _download(checkpoint)
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"{checkpoint} has no model_index.json: give a folder in diffusers' Stable Diffusion layout.")
+    for part in WEIGHTED_PARTS:
+        if not any((folder / part).glob("*.safetensors")):
+            raise UserError(
+                f"{checkpoint} has no safetensors weights in {part}/; other formats can run code and are not read. "
+                "Save it again with save_pretrained(..., safe_serialization=True)."
+            )
+    return folder
+
+
+def _download(checkpoint: str) -> Path:
+    from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
+
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
+        raise UserError(f"There is no checkpoint folder {checkpoint}: give a folder, a hub id owner/name, or 'picturebook'.")
+    try:
+        return Path(DiffusionPipeline.download(checkpoint, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint} is neither a folder here nor a checkpoint with safetensors weights that the hub gives out: "
+            "check the spelling and the network, or give a folder."
+        ) from error
+
+
+def _load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
+    from diffusers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()
+    try:
+        return DiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, safety_checker=None, feature_extractor=None,
+            image_encoder=None, requires_safety_checker=False, local_files_only=True,
+        )
+    except Exception as error:  # diffusers raises a dozen kinds for a damaged folder
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder} does not load as a Stable Diffusion checkpoint: {reason}") from error
+
+
+def cast_frames(frames: Any) -> Tensor:
+    """uint8 F,H,W,3 (an array) as float F,3,H,W in [0, 1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).double().div(255)
+
+
+def to_bytes(frames: Tensor) -> Any:
+    """Float F,3,H,W in [0, 1] as a uint8 F,H,W,3 array, rounded to nearest."""
+    return frames.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def join(texts: Sequence[Tensor], frames: int) -> Tensor:
+    """Text embeddings 1,T,D of the branches, repeated for every frame: (branches * F),T,D."""
+    return torch.cat([text.expand(frames, -1, -1) for text in texts])

@@ -1,0 +1,82 @@
+"""DDIM (Song et al. 2021, equation 12 with eta = 0): one closed move, cleaner to noisier or back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One move of the schedule between a cleaner and a noisier level.
+
+    Attributes:
+        timestep: of the noisier level. The UNet is told this one in both directions, so an inversion step and
+            the edit step that undoes it ask the network about the same time.
+        alpha_clean: cumulative alpha of the cleaner level.
+        alpha_noisy: cumulative alpha of the noisier level.
+    """
+
+    timestep: int
+    alpha_clean: float
+    alpha_noisy: float
+
+
+def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...]:
+    """Steps from clean to noise, as diffusers' DDIMScheduler places them.
+
+    Args:
+        scheduler_config: the checkpoint's scheduler configuration, of whatever scheduler class.
+        steps: how many, 1..num_train_timesteps.
+
+    Returns:
+        `steps` moves; the first one leaves the clean latent.
+    """
+    from diffusers import DDIMScheduler  # noqa: PLC0415  (seconds to import)
+
+    scheduler = DDIMScheduler.from_config(dict(scheduler_config))
+    scheduler.set_timesteps(steps)
+    stride = scheduler.config.num_train_timesteps // steps
+
+    def alpha(timestep: int) -> float:
+        return float(scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod)
+
+    ascending = [int(t) for t in scheduler.timesteps.flip(0)]
+    return tuple(Step(t, alpha(t - stride), alpha(t)) for t in ascending)
+
+
+def predicted_noise(output: Tensor, x: Tensor, alpha: float, prediction_type: PredictionType) -> Tensor:
+    """The network's output as predicted noise.
+
+    Args:
+        output: what the UNet returned, of x's shape.
+        x: the latent it was asked about.
+        alpha: cumulative alpha of x's own level (in inversion the cleaner one, as DDIMInverseScheduler has it).
+        prediction_type: what the network was trained to return (v: Salimans & Ho 2022).
+    """
+    if prediction_type == "v_prediction":
+        signal, spread = _signal_and_noise(alpha)
+        return signal * output + spread * x
+    return output
+
+
+def move(x: Tensor, noise: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
+    """Carry x from one level to another along the predicted noise.
+
+    sqrt(alpha_to) * (x - sqrt(1 - alpha_from) * noise) / sqrt(alpha_from) + sqrt(1 - alpha_to) * noise
+    """
+    signal_from, spread_from = _signal_and_noise(alpha_from)
+    signal_to, spread_to = _signal_and_noise(alpha_to)
+    return signal_to * ((x - spread_from * noise) / signal_from) + spread_to * noise
+
+
+def _signal_and_noise(alpha: float) -> tuple[float, float]:
+    """sqrt(alpha) and sqrt(1 - alpha), rounded to float32 as in diffusers' schedulers, whatever the latents' dtype."""
+    cumulative = torch.tensor(alpha, dtype=torch.float32)
+    return float(cumulative.sqrt()), float((1 - cumulative).sqrt())

@@ -1,0 +1,79 @@
+"""Frozen records that cross module borders. Light on purpose: importing this needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8]  # F,H,W,3 RGB, 0..255
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """Which frames of which file, and at what size.
+
+    Attributes:
+        path: a video file (mp4, webm, gif, webp, …) or a folder of images.
+        start: index of the first frame taken.
+        frames: how many frames are taken; None takes all that follow.
+        stride: every stride-th frame is taken.
+        fps: resample to this rate before counting frames; None keeps the file's own frames.
+        height: rows of the result; None keeps the file's.
+        width: columns of the result; None keeps the file's.
+        fit: how another aspect ratio is met: "crop" scales to cover and crops the centre, "stretch" distorts.
+    """
+
+    path: str
+    start: int = 0
+    frames: int | None = None
+    stride: int = 1
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Decoded frames.
+
+    Attributes:
+        frames: uint8 F,H,W,3 RGB.
+        fps: frames per second of these frames.
+        notes: one sentence for each thing done to the file's own frames (range, resize, crop).
+    """
+
+    frames: Frames
+    fps: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """One clip, one pair of prompts.
+
+    Attributes:
+        id: names the result's folder; letters, digits, '.', '_' and '-' only.
+        clip: the source frames.
+        source_prompt: describes the clip as it is.
+        target_prompt: describes the clip as it should become.
+        edited_words: words of the source prompt that the edit changes; they make the blending mask.
+        target_words: words of the target prompt that stand for them; used by latent blending.
+        category: style, attribute, object, shape, background or the benchmark's own word.
+        seed: belongs to the request, never to a process.
+        settings: dotted names of configuration fields set for this request alone.
+    """
+
+    id: str
+    clip: ClipSpec
+    source_prompt: str
+    target_prompt: str
+    edited_words: tuple[str, ...] = ()
+    target_words: tuple[str, ...] = ()
+    category: str = ""
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
