@@ -1,0 +1,148 @@
+"""Training of Picturebook-CLIP, the judge: never shown the painter's pictures, neither its data nor its output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fatezero.picturebook.pool import Shard
+from fatezero.picturebook.tokens import CONTEXT, new_tokenizer
+from fatezero.picturebook.training import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
+from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, SIZE, STYLES, Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig(TrainingConfig):
+    """How the judge is trained; its series of pictures is another than the painter's."""
+
+    series: int = 2
+    shards: int = 6
+    batch: int = 64
+
+
+def model_config() -> dict[str, Any]:
+    """The open_clip model: a small ResNet and a two-layer text transformer."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None},
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": len(new_tokenizer()),
+            "hf_tokenizer_name": "picturebook",  # any value: without one open_clip ignores the folder's tokenizer
+            "width": 128,
+            "heads": 4,
+            "layers": 2,
+        },
+    }
+
+
+def altered(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene with one of its four words changed: a hard negative."""
+    change: dict[str, Sequence[str | None]] = {
+        "object": OBJECTS,
+        "background": BACKGROUNDS,
+        "colour": (None, *COLOURS),
+        "style": (None, *STYLES),
+    }
+    name = list(change)[rng.integers(4)]
+    others = [value for value in change[name] if value != getattr(scene, name)]
+    return replace(scene, **{name: others[rng.integers(len(others))]})
+
+
+def degrade(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A little blur, noise and change of brightness, so that small faults of a picture do not sway the judge."""
+    degraded = image.astype(np.float32)
+    if rng.random() < 0.5:
+        degraded = cv2.GaussianBlur(degraded, (0, 0), rng.uniform(0.4, 1.2))
+    degraded += rng.normal(0, 1, image.shape).astype(np.float32) * rng.uniform(0, 8)
+    return np.clip(degraded * rng.uniform(0.93, 1.07) + rng.uniform(-8, 8), 0, 255).astype(np.uint8)
+
+
+class ClipTraining(PicturebookModule):
+    """Contrastive training in which every true caption is a positive and altered captions are added negatives.
+
+    Equal captions in one batch share the target (UniCL, Yang et al. 2022, eq. 3).
+    """
+
+    def __init__(self, config: ClipConfig, pool: Sequence[Shard]) -> None:
+        super().__init__(config)
+        self.pool = pool
+        self.tokenizer = new_tokenizer()
+        self.clip = open_clip.CLIP(**model_config())
+        if config.init_from:
+            state = open_clip.load_state_dict(str(config.init_from / "open_clip_model.safetensors"))
+            self.clip.load_state_dict(state)
+
+    def training_step(self, _: Tensor) -> Tensor:
+        """One step on fresh pictures, their captions and one altered caption each."""
+        rng = self.rng()
+        images, scenes = [], []
+        for _ in range(self.config.batch):
+            shard = self.pool[rng.integers(len(self.pool))]
+            row = rng.integers(len(shard.scenes))
+            images.append(degrade(shard.images[row], rng))
+            scenes.append(shard.scenes[row])
+        captions = list(dict.fromkeys(scene.caption for scene in scenes))
+        extra = [altered(scene, rng).caption for scene in scenes]
+        everything = captions + [caption for caption in dict.fromkeys(extra) if caption not in captions]
+        tokens = self.tokenizer(everything, padding="max_length", return_tensors="pt").input_ids
+        seen = F.normalize(self.clip.encode_image(to_pixels(np.stack(images))), dim=-1)
+        said = F.normalize(self.clip.encode_text(tokens), dim=-1)
+        logits = self.clip.logit_scale.exp().clamp(max=100) * seen @ said.T
+        truth = torch.tensor([everything.index(scene.caption) for scene in scenes])
+        same = F.one_hot(truth, len(everything)).float()[:, : len(captions)].T
+        loss = (
+            F.cross_entropy(logits, truth)
+            + F.cross_entropy(logits[:, : len(captions)].T, same / same.sum(1, keepdim=True))
+        ) / 2
+        accuracy = (logits.detach().argmax(1) == truth).float().mean()
+        self.log_dict({"loss": loss.detach(), "accuracy": accuracy}, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> object:
+        """AdamW, cosine."""
+        return self.cosine_adamw(weight_decay=0.05)
+
+    def sample_grid(self) -> npt.NDArray[np.uint8]:
+        """The pictures as the judge sees them in training."""
+        rng = np.random.default_rng(0)
+        return np.hstack([degrade(image, rng) for image in self.pool[0].images[:8]])
+
+
+def export_clip(clip: torch.nn.Module, folder: Path) -> None:
+    """Write an open_clip `local-dir:` folder, fp16 safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in clip.state_dict().items()}
+    save_file({name: value.contiguous() for name, value in half.items()}, folder / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": model_config(), "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    new_tokenizer().save_pretrained(folder)
+
+
+def train_clip(config: ClipConfig) -> Path:
+    """Train the judge and export it.
+
+    Args:
+        config: how.
+
+    Returns:
+        The exported folder, `output/picturebook-clip`.
+    """
+    module = ClipTraining(config, read_pool(config))
+    fit(module)
+    folder = config.output / "picturebook-clip"
+    export_clip(module.clip, folder)
+    return folder
