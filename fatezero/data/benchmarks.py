@@ -1,0 +1,287 @@
+"""Readers for other people's manifests: each yields entries in this project's field names.
+
+What a benchmark says beyond those goes into `extras`, under its own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fatezero.data.entry import Entry, Lines
+from fatezero.errors import UserError
+
+# What the original reads of an entry of `p2p_config`; it passes over anything else.
+_P2P_FIELDS = (
+    "is_replace_controller",
+    "cross_replace_steps",
+    "self_replace_steps",
+    "use_inversion_attention",
+    "eq_params",
+    "blend_words",
+    "blend_self_attention",
+    "blend_latents",
+    "blend_th",
+)
+_TGVE_SPLITS = {"davis": "DAVIS_480p", "youtube": "youtube_480p", "videvo": "videvo_480p"}
+_TGVE_CAPTIONS = {
+    "style": "Style Change Caption",
+    "object": "Object Change Caption",
+    "background": "Background Change Caption",
+    "multiple": "Multiple Changes Caption",
+}
+_PIE_CATEGORIES = {
+    "0": "random",
+    "1": "change object",
+    "2": "add object",
+    "3": "delete object",
+    "4": "change content",
+    "5": "change pose",
+    "6": "change colour",
+    "7": "change material",
+    "8": "change background",
+    "9": "change style",
+}
+
+
+def fatezero_bench(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterator[Entry]:
+    """FateZero's benchmark (`CLIP/bench_clean_prompt.yaml`): by name, path of frames, source and target."""
+    for name, values in data.items():
+        entry = Entry.at(path, values, lines, (str(name),))
+        entry.refuse_unknown(("path", "source", "target", "sampling_rate"))
+        yield entry.restated(
+            id=name,
+            clip={"path": entry.text("path"), "stride": entry.number("sampling_rate", int, 1)},
+            source_prompt=entry.text("source"),
+            target_prompt=entry.text("target"),
+        )
+
+
+def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterator[Entry]:
+    """FateZero's edit configurations (`config/*/*.yaml`): one clip, and an edit for each editing prompt.
+
+    The original scales and crops every frame to a square of `image_size`, 512 by default.
+    """
+    dataset = Entry.at(path, data["dataset_config"], lines, ("dataset_config",))
+    editing = Entry.at(path, data.get("editing_config"), lines, ("editing_config",))
+    if any(dataset.mapping("offset").values()):
+        raise dataset.error("offset", "is not supported; crop the frames themselves and leave it at 0.")
+    size = dataset.number("image_size", int, 512)
+    clip = {
+        "path": dataset.text("path"),
+        "start": dataset.number("start_sample_frame", int, 0),
+        "frames": dataset.number("n_sample_frame", int, 8),
+        "stride": dataset.number("sampling_rate", int, 1),
+        "height": size,
+        "width": size,
+    }
+    source = dataset.text("prompt")
+    shared = _shared_settings(editing.fields, data.get("model_config") or {})
+    p2p = editing.mapping("p2p_config")
+    for index, target in enumerate(editing.words("editing_prompts")):
+        edit = Entry.at(path, p2p.get(index, {}), lines, ("editing_config", "p2p_config", str(index)))
+        stated, ignored = fatezero_edit(edit, source, target)
+        stated["settings"] = {**shared, **stated["settings"]}
+        yield editing.restated(
+            id=f"{path.stem}.{index}",
+            clip=clip,
+            source_prompt=source,
+            target_prompt=target,
+            seed=data.get("seed", 0),
+            extras={"ignored": ignored} if ignored else {},
+            **stated,
+        )
+
+
+def _shared_settings(editing: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds for every edit of a configuration; its defaults are not the paper's."""
+    named = {"mid": "middle"}
+    key_frames = model.get("SparseCausalAttention_index", [-1, "first"])
+    return {
+        "key_frames": [named.get(frame, frame) for frame in key_frames],
+        "key_frames_min_width": model.get("least_sc_channel", 0),
+        "steps": editing.get("num_inference_steps", 50),
+        "guidance_scale": editing.get("guidance_scale", 7.5),
+    }
+
+
+def fatezero_edit(edit: Entry, source: str, target: str) -> tuple[dict[str, Any], list[str]]:
+    """One entry of FateZero's `p2p_config` in our terms: the one place that knows both.
+
+    As there, a number x is the window (0, x); `replace` falls back to `refine` where the prompts have not as
+    many words; words that the target does not hold have no effect; blending needs its words and a flag.
+
+    Args:
+        edit: the entry.
+        source: prompt of the clip.
+        target: prompt of the edit.
+
+    Returns:
+        Our `settings`, `edited_words` and `target_words`; and what has no effect in the original.
+    """
+    target_words = target.split(" ")
+    ignored = [f"{name}: unknown to the original" for name in edit.fields if name not in _P2P_FIELDS]
+    replace = bool(edit.fields.get("is_replace_controller", True))
+    if replace and len(source.split(" ")) != len(target_words):
+        replace = False
+        ignored.append("is_replace_controller: the prompts have not as many words")
+    cross = {"default_": 1.0, **edit.mapping("cross_replace_steps")}
+    windows = {word: _window(edit, "cross_replace_steps", value) for word, value in cross.items()}
+    settings: dict[str, Any] = {
+        "fusion.word_map": "replace" if replace else "refine",
+        "fusion.cross_window": windows.pop("default_"),
+        "fusion.self_window": _window(edit, "self_replace_steps", edit.fields.get("self_replace_steps")),
+    }
+    for name, by_word in (("fusion.word_windows", windows), ("fusion.reweight", _factors(edit))):
+        ignored += [f"{name}: {word!r} is not in the target" for word in by_word if word not in target_words]
+        settings[name] = {word: value for word, value in by_word.items() if word in target_words}
+    blending, words = _blending(edit)
+    return {"settings": settings | blending, **words}, ignored
+
+
+def _factors(edit: Entry) -> dict[str, float]:
+    stated = edit.nested("eq_params", edit.mapping("eq_params"))
+    words, values = stated.words("words"), stated.fields.get("values") or []
+    if not isinstance(values, list) or len(values) != len(words):
+        raise stated.error("values", f"{values!r} are not as many as the words {list(words)}.")
+    return dict(zip(words, values, strict=True))
+
+
+def _blending(edit: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
+    words = edit.fields.get("blend_words") or []
+    of_attention, of_latents = (
+        bool(edit.fields.get(f"blend_{what}")) for what in ("self_attention", "latents")
+    )
+    if not words or not (of_attention or of_latents):
+        return {"blending": None}, {}
+    if not isinstance(words, list) or not all(isinstance(group, list) for group in words[:2]):
+        raise edit.error("blend_words", f"{words!r} is not [[source words], [target words]].")
+    thresholds = edit.fields.get("blend_th", [0.3])
+    settings = {
+        "blending.threshold": thresholds[0] if isinstance(thresholds, list) else thresholds,
+        "blending.self_attention": of_attention,
+        # Its latents are blended between a fifth and four fifths of the steps.
+        "blending.latent_window": [0.2, 0.8] if of_latents else None,
+    }
+    return settings, dict(zip(("edited_words", "target_words"), words, strict=False))
+
+
+def _window(edit: Entry, name: str, value: Any) -> list[float]:
+    window = value if isinstance(value, list) else [0.0, value]
+    if len(window) != 2 or not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in window):
+        raise edit.error(name, f"{value!r} is not a share of the steps between 0 and 1, or a pair of them.")
+    return [float(end) for end in window]
+
+
+def tgve(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], folder: Path) -> Iterator[Entry]:
+    """The table of TGVE 2023, saved as csv: a row for each video, below headings such as "DAVIS Videos:".
+
+    Args:
+        path: the table.
+        rows: line and cells by column.
+        folder: what the splits' folders lie in.
+    """
+    split = None
+    for line, row in rows:
+        entry = Entry(
+            path, f"line {line}", {name: cell.strip() for name, cell in row.items() if cell.strip()}
+        )
+        if not entry.fields:
+            continue
+        video = entry.text("Video name")
+        if set(entry.fields) == {"Video name"}:
+            split = _TGVE_SPLITS.get(video.split()[0].lower())
+            if split is None:
+                raise entry.error("Video name", f"{video!r} has no captions and is no known heading.")
+            continue
+        if split is None:
+            raise entry.error(
+                "Video name", 'a heading such as "DAVIS Videos:" must come before the first video.'
+            )
+        clip = _first_there(
+            folder, f"{split}/480p_frames/{video}", f"{split}/{video}", f"{split}/480p_videos/{video}.mp4"
+        )
+        for edit, column in _TGVE_CAPTIONS.items():
+            yield entry.restated(
+                id=f"{split}.{video}.{edit}",
+                clip=clip,
+                source_prompt=entry.text("Our GT caption"),
+                target_prompt=entry.text(column),
+                category=edit,
+                extras={"split": split, "video": video, "edit": edit},
+            )
+
+
+def v2vbench(path: Path, data: Mapping[str, Any], lines: Lines, folder: Path) -> Iterator[Entry]:
+    """V2VBench's index (`config.yaml`): `data`, a list of videos with a list of edits each."""
+    for number, values in enumerate(Entry(path, "line 1", data).items("data")):
+        video = Entry.at(path, values, lines, ("data", number))
+        name = video.text("video_id")
+        clip = _first_there(folder, f"frames/{name}", name, f"videos/{name}.mp4", f"{name}.mp4")
+        for index, stated in enumerate(video.items("edit")):
+            edit = Entry.at(path, stated, lines, ("data", number, "edit", index))
+            yield edit.restated(
+                id=f"{name}.{index}",
+                clip=clip,
+                source_prompt=video.text("prompt", ""),
+                target_prompt=edit.text("prompt"),
+                extras={**edit.fields, "video_id": name, "edit_id": index},
+            )
+
+
+def davis(folder: Path) -> Iterator[Entry]:
+    """A DAVIS folder at 480p. DAVIS knows clips and masks but no edits: its prompts are empty."""
+    frames = folder / "JPEGImages" / "480p"
+    if not frames.is_dir():
+        raise UserError(f"{folder} holds no JPEGImages/480p; name a manifest file, or the folder of DAVIS.")
+    for sequence in sorted(path.name for path in frames.iterdir() if path.is_dir()):
+        masks = f"Annotations/480p/{sequence}"
+        yield Entry(
+            folder,
+            f"sequence {sequence!r}",
+            {
+                "id": sequence,
+                "clip": f"JPEGImages/480p/{sequence}",
+                "source_prompt": "",
+                "target_prompt": "",
+                "truth": {"mask": masks} if (folder / masks).is_dir() else {},
+            },
+        )
+
+
+def pie(path: Path, data: Mapping[str, Any]) -> Iterator[Entry]:
+    """PIE-Bench's `mapping_file.json`: by id, an image, prompts with the changed words in brackets, a mask.
+
+    `truth["mask_rle"]` holds start and length of each run of edited pixels in a 512 x 512 image, row by row.
+    """
+    for name, values in data.items():
+        entry = Entry.at(path, values, {}, (name,))
+        source, target = entry.text("original_prompt"), entry.text("editing_prompt")
+        # "cat dog" names the word in the source and the one in the target.
+        blended = entry.text("blended_word", "").split()
+        kind = entry.text("editing_type_id", "")
+        yield entry.restated(
+            id=name,
+            clip=f"annotation_images/{entry.text('image_path')}",
+            source_prompt=_without_brackets(source),
+            target_prompt=_without_brackets(target),
+            edited_words=blended[:1] or _in_brackets(source),
+            target_words=blended[1:] or _in_brackets(target),
+            category=_PIE_CATEGORIES.get(kind, kind),
+            truth={"mask_rle": entry.fields["mask"]} if "mask" in entry.fields else {},
+            extras={"instruction": entry.text("editing_instruction", "")},
+        )
+
+
+def _without_brackets(prompt: str) -> str:
+    return " ".join(re.sub(r"[\[\]]", "", prompt).split())
+
+
+def _in_brackets(prompt: str) -> list[str]:
+    return " ".join(re.findall(r"\[(.*?)\]", prompt)).split()
+
+
+def _first_there(folder: Path, *candidates: str) -> str:
+    return next((path for path in candidates if (folder / path).exists()), candidates[0])

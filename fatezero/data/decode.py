@@ -1,0 +1,213 @@
+"""Opens video files, with decord or PyAV.
+
+Which of the two serves a file follows from the file alone, never from a first attempt that failed,
+and is said in the notes. decord is the default; PyAV takes what decord cannot read or would decode
+to other bytes. Both convert with the matrix and range that the file states (swscale's default,
+BT.601, where it states none), so their frames are equal to the bit.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from fatezero.data.source import ON_WHITE, Frame, Source, on_white
+from fatezero.errors import UserError
+
+# Containers that hold frames of their own: a playlist names other files, which must not be opened.
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,mxf,ivf,h264,hevc,m4v,mpegvideo,yuv4mpegpipe"
+_DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_DECORD_CODECS = ("h264", "hevc", "vp8", "vp9")
+_DECORD_PIXELS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
+
+
+def open_video(path: Path) -> Source:
+    """Reads a video file's header, first frame and index.
+
+    Raises:
+        UserError: not a video, audio only, or damaged so that the header's promise cannot be kept.
+    """
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise UserError(f"{path} is damaged: no frame can be decoded; copy or download it again.")
+        refusal = _decord_refusal(container.format.name, stream.codec.canonical_name, first)
+        notes = list(_notes(stream, first))
+        rate = float(stream.average_rate or 0)
+    with _opened(path) as container:
+        times, hides_frames = _frame_times(path, container, rate)
+    if refusal is None and hides_frames:
+        refusal = "the file's edit list hides frames"
+    reader = _decode_by_decord if refusal is None else _decode_by_pyav
+    notes.insert(0, "Decoded by decord." if refusal is None else f"Decoded by PyAV, since {refusal}.")
+    turned = _quarter_turns(first) % 2 == 1
+    height, width = (first.width, first.height) if turned else (first.height, first.width)
+
+    def decode(indices: Sequence[int]) -> Iterator[Frame]:
+        count = 0
+        for frame in reader(path, indices):
+            if frame.shape != (height, width, 3):
+                raise UserError(
+                    f"{path}: the frame size changes from {width}x{height} to "
+                    f"{frame.shape[1]}x{frame.shape[0]}; re-encode it at one size."
+                )
+            count += 1
+            yield frame
+        if count < len(indices):
+            raise UserError(
+                f"{path} is damaged: it promises {len(times)} frames but frame {indices[count]} "
+                "cannot be decoded; copy or download it again."
+            )
+
+    return Source(path, height, width, times, _mean_rate(times, rate), decode, tuple(notes))
+
+
+def _decord_refusal(container: str, codec: str, first: Any) -> str | None:
+    """Why PyAV must decode; None where decord does. Measured with decord 0.6.0 and PyAV 18."""
+    if importlib.util.find_spec("decord") is None:
+        return "decord is not installed on this machine"
+    if container not in _DECORD_CONTAINERS:
+        return f"decord does not read {container} files"
+    if codec not in _DECORD_CODECS:  # AV1 fails; the two decode MPEG-4 part 2 one level apart
+        return f"decord does not decode {codec} to the same bytes"
+    if first.format.name not in _DECORD_PIXELS:  # decord dithers deeper colours and drops transparency
+        return f"decord does not convert {first.format.name} to the same bytes"
+    if first.height % 2 or first.width % 2:
+        return "decord misplaces the colours of odd sizes"
+    return None
+
+
+def _notes(stream: Any, first: Any) -> Iterator[str]:
+    if _quarter_turns(first):
+        yield f"Turned by {360 - 90 * _quarter_turns(first)} degrees clockwise, as the file says."
+    if _has_alpha(first):
+        yield ON_WHITE
+    if stream.metadata.get("alpha_mode") == "1":
+        yield "The file's transparency is left out: its colours are shown alone."
+    if stream.sample_aspect_ratio not in (None, 0, 1):
+        yield f"Pixels are taken as square, although the file says {stream.sample_aspect_ratio}."
+
+
+def _frame_times(path: Path, container: Any, rate: float) -> tuple[tuple[float, ...], bool]:
+    """Seconds from the first frame to each, without decoding, and whether an edit list hides frames.
+
+    Raises:
+        UserError: the file ends before its header says it does.
+    """
+    stream = container.streams.video[0]
+    stamps: list[int | None] = []
+    hidden, packets, end = 0, 0, 0.0
+    for packet in container.demux():
+        if packet.dts is None and not packet.size:
+            continue  # the flush at the end of each stream
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index == stream.index:
+            packets += 1
+            hidden += packet.is_discard
+            if packet.size and not packet.is_discard:
+                stamps.append(packet.pts)
+    if packets < stream.frames:
+        raise UserError(
+            f"{path} is damaged: its header promises {stream.frames} frames but it holds {packets}; "
+            "copy or download it again."
+        )
+    # Matroska states no number of frames, but its length.
+    start, length = (container.start_time or 0) / 1e6, (container.duration or 0) / 1e6
+    if container.format.name == "matroska,webm" and end < start + length - 0.1 - 2 / (rate or 10):
+        raise UserError(
+            f"{path} is damaged: it ends after {end - start:.2f} s although its header promises "
+            f"{length:.2f} s; copy or download it again."
+        )
+    known = sorted(stamp for stamp in stamps if stamp is not None)
+    if len(known) < len(stamps):  # AVI with reordered frames states no presentation times
+        return tuple(index / (rate or 25) for index in range(len(stamps))), hidden > 0
+    return tuple(float((stamp - known[0]) * stream.time_base) for stamp in known), hidden > 0
+
+
+def _mean_rate(times: Sequence[float], stated: float) -> float | None:
+    """The stated rate where the times bear it out (it is exact where they are rounded), otherwise theirs."""
+    if len(times) < 2 or times[-1] <= 0:
+        return stated or None
+    measured = (len(times) - 1) / times[-1]
+    return stated if abs(stated / measured - 1) < 0.01 else measured
+
+
+def _decode_by_decord(path: Path, indices: Sequence[int]) -> Iterator[Frame]:
+    """Rising order only: decord's random access returns wrong frames of open-GOP files without a word."""
+    import decord  # noqa: PLC0415 (has no wheels for every platform)
+
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        # Opened here, never kept: a reader made before a fork hangs after it.
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        position, frame = 0, None
+        for index in indices:
+            if index >= position or frame is None:
+                if index > position:
+                    reader.skip_frames(index - position)
+                frame = reader.next().asnumpy()
+                position = index + 1
+            yield frame
+    except StopIteration:
+        return
+    except (decord.DECORDError, RuntimeError) as error:
+        raise _undecodable(path, "decord found damaged data") from error
+
+
+def _decode_by_pyav(path: Path, indices: Sequence[int]) -> Iterator[Frame]:
+    with _opened(path) as container:
+        decoded = iter(container.decode(container.streams.video[0]))
+        position, current = -1, None
+        for index in indices:
+            while position < index:
+                current = next(decoded, None)
+                if current is None:
+                    return
+                position += 1
+            yield _to_rgb(current)
+
+
+def _to_rgb(frame: Any) -> Frame:
+    alpha = _has_alpha(frame)
+    rgb = on_white(frame.to_ndarray(format="rgba")) if alpha else frame.to_ndarray(format="rgb24")
+    return np.rot90(rgb, _quarter_turns(frame))
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that the file asks a player for."""
+    return int(round(frame.rotation / 90) % 4)
+
+
+def _has_alpha(frame: Any) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """PyAV's container with at least one video stream, one thread; its errors become sentences."""
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    try:
+        with av.open(str(path), options=options) as container:
+            if not container.streams.video:
+                kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+                raise UserError(f"{path} holds no video, only {kinds}; name a file with pictures.")
+            container.streams.video[0].codec_context.thread_count = 1
+            yield container
+    except av.ArgumentError as error:  # what FFmpeg says of a format outside the list
+        raise _undecodable(path, "no video format known here") from error
+    except av.FFmpegError as error:
+        raise _undecodable(path, error.strerror) from error
+
+
+def _undecodable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} is not a video or is damaged ({reason}); copy or download it again, or re-encode it."
+    )

@@ -1,0 +1,89 @@
+"""Paths that come from users: opening them, keeping them in their folder, replacing files whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from fatezero.errors import UserError
+
+
+def open_local(path: str | Path) -> Path:
+    """The existing, readable file or folder that `path` names; the one place where inputs become local paths.
+
+    Raises:
+        UserError: nothing is there, it may not be read, or `path` is a URL.
+    """
+    if "://" in str(path):
+        raise UserError(f"{path}: clips are read from local files only; copy it to this machine first.")
+    local = Path(path)
+    try:
+        if not local.exists():
+            raise UserError(f"{path}: no such file or folder; check the path.")
+        readable = os.access(local, os.R_OK | os.X_OK if local.is_dir() else os.R_OK)
+    except (OSError, ValueError) as error:  # a name too long for the system, a null byte
+        raise UserError(f"{str(path)!r} is not a usable path ({error}).") from None
+    if not readable:
+        raise UserError(f"{path}: permission denied; make it readable for this user.")
+    return local
+
+
+def resolve_inside(root: Path, path: str, where: str) -> str:
+    """`path`, written relative to `root`, as a path from here; an absolute one must lie in `root` already.
+
+    Args:
+        root: the folder that may not be left.
+        path: as a manifest states it.
+        where: file, line and field, for the message.
+
+    Raises:
+        UserError: `path` is empty, a URL, or leads out of `root`.
+    """
+    if not path or "\0" in path or "://" in path:
+        raise UserError(f"{where}: {path!r} is not a path of a local file; name one inside {root}.")
+    given = Path(path)
+    escapes = ".." in PurePosixPath(path.replace("\\", "/")).parts
+    if escapes or (given.is_absolute() and not given.is_relative_to(root)):
+        raise UserError(
+            f"{where}: {path!r} leads out of {root}; move the file there, "
+            "or give the folder that holds it as `root`."
+        )
+    return str(root / given)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place, whole, when the block ends without an exception.
+
+    Works for files and for folders. A killed process leaves at most a hidden `.partial` beside the target,
+    never half a target.
+
+    Raises:
+        UserError: the folder cannot be made or written, or the disk is full.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if target.is_dir():  # a folder cannot be replaced in one move: the old one steps aside first
+            old = target.with_name(f".{target.name}.{os.getpid()}.old")
+            target.rename(old)
+            partial.replace(target)
+            shutil.rmtree(old)
+        else:
+            partial.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{path} cannot be written ({reason}); free some space or choose another folder."
+        ) from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            with suppress(OSError):  # a folder that cannot be written has been named above
+                partial.unlink(missing_ok=True)

@@ -1,0 +1,323 @@
+"""Reads manifests, the lists of edits: this project's own and those of the benchmarks in `benchmarks.py`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from fatezero.data import benchmarks
+from fatezero.data.entry import Entry, Lines, load_json, load_yaml, read_text
+from fatezero.data.files import open_local, resolve_inside
+from fatezero.data.video import probe
+from fatezero.errors import UserError
+from fatezero.types import ClipSpec, EditRequest
+
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_REQUEST_FIELDS = tuple(f.name for f in fields(EditRequest))
+_CLIP_FIELDS = tuple(f.name for f in fields(ClipSpec))
+_TRUTH_PATHS = ("clip", "mask", "flow", "occlusion")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A list of edits.
+
+    Attributes:
+        path: the file or folder it came from.
+        name: what it calls itself, otherwise the file's name.
+        requests: the edits in the manifest's order.
+        truth: by request id, what is known of the right result; its "clip", "mask", "flow" and "occlusion"
+            are paths, as they are found from here.
+        extras: by request id, what a benchmark says beyond that, under its own names.
+    """
+
+    path: Path
+    name: str
+    requests: tuple[EditRequest, ...]
+    truth: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
+    """Reads our own fields from yaml, json, jsonl or csv, or a benchmark's manifest.
+
+    Args:
+        path: the manifest; for DAVIS, its folder.
+        root: the folder that paths start from and may not leave; by default the manifest's own.
+
+    Raises:
+        UserError: naming file, line or entry, and field: an unknown, missing or ill-typed field; an id that
+            is there twice or has other characters than letters, digits, '.', '_' and '-'; a path that leads
+            out of `root`.
+    """
+    local = open_local(path)
+    folder = open_local(root) if root is not None else local if local.is_dir() else local.parent
+    name, entries = _entries(local, folder)
+    requests: dict[str, EditRequest] = {}
+    truth: dict[str, Mapping[str, Any]] = {}
+    extras: dict[str, Mapping[str, Any]] = {}
+    for entry in entries:
+        entry.refuse_unknown((*_REQUEST_FIELDS, "truth"))
+        request = _request(entry, folder)
+        if request.id in requests:
+            raise entry.error("id", f"{request.id!r} is taken by an earlier edit; give each its own.")
+        requests[request.id] = request
+        if entry.fields.get("truth"):
+            truth[request.id] = _truth(entry, folder)
+        if entry.extras:
+            extras[request.id] = entry.extras
+    if not requests:
+        raise UserError(f"{local} lists no edits; add at least one.")
+    return Manifest(local, name, tuple(requests.values()), truth, extras)
+
+
+def request_to_json(request: EditRequest) -> dict[str, Any]:
+    """The request as JSON holds it, every field stated."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(request)))
+    return values
+
+
+def request_from_json(values: Mapping[str, Any], where: str = "request") -> EditRequest:
+    """The request that `request_to_json` stated; its clip's path is taken as it stands.
+
+    Args:
+        values: fields by name.
+        where: the file they come from, for messages.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed field.
+    """
+    entry = Entry(where, "request", values)
+    entry.refuse_unknown(_REQUEST_FIELDS)
+    return _request(entry, None)
+
+
+@dataclass(frozen=True)
+class ManifestReport:
+    """What `check_manifest` found; as a text, one line for each edit.
+
+    Attributes:
+        manifest: as it was read.
+        clips: by request id, what the clip is: frames, size, rate, and what is done to it.
+        problems: by request id, a sentence for each thing that is missing, unreadable or too short.
+    """
+
+    manifest: Manifest
+    clips: Mapping[str, str]
+    problems: Mapping[str, tuple[str, ...]]
+
+    def __str__(self) -> str:
+        requests = self.manifest.requests
+        lines = [
+            f"{self.manifest.name}: {len(requests) - len(self.problems)} of {len(requests)} edits are ready."
+        ]
+        for request in requests:
+            if request.id in self.problems:
+                lines += [f"! {request.id}: {problem}" for problem in self.problems[request.id]]
+            else:
+                lines.append(f"  {request.id}: {self.clips[request.id]}")
+        return "\n".join(lines)
+
+
+def check_manifest(path: str | Path, root: str | Path | None = None) -> ManifestReport:
+    """Says of every edit whether its clip and its truth are there, without decoding whole clips.
+
+    Raises:
+        UserError: the manifest itself cannot be read.
+    """
+    manifest = read_manifest(path, root)
+    probed: dict[ClipSpec, str | UserError] = {}
+    clips: dict[str, str] = {}
+    problems: dict[str, tuple[str, ...]] = {}
+    for request in manifest.requests:
+        if request.clip not in probed:
+            probed[request.clip] = _in_words(request.clip)
+        clip = probed[request.clip]
+        found = [str(clip)] if isinstance(clip, UserError) else []
+        for key, value in manifest.truth.get(request.id, {}).items():
+            if key in _TRUTH_PATHS and not Path(value).exists():
+                found.append(f"{value}: no such file or folder, though the truth names it as {key}.")
+        if found:
+            problems[request.id] = tuple(found)
+        else:
+            clips[request.id] = str(clip)
+    return ManifestReport(manifest, clips, problems)
+
+
+def _in_words(clip: ClipSpec) -> str | UserError:
+    try:
+        info = probe(clip)
+    except UserError as error:
+        return error
+    size = f"{info.frames} frames of {info.width}x{info.height}, {info.fps:g} a second."
+    return " ".join((size, *info.notes))
+
+
+def _entries(path: Path, folder: Path) -> tuple[str, Iterable[Entry]]:
+    """The manifest's name, and its edits in our field names."""
+    if path.is_dir():
+        return path.name, benchmarks.davis(path)
+    match path.suffix.lower():
+        case ".csv":
+            return path.stem, _csv_entries(path, folder)
+        case ".jsonl":
+            return path.stem, _jsonl_entries(path)
+        case ".json":
+            return _entries_of(path, load_json(path), {}, folder)
+        case ".yaml" | ".yml":
+            return _entries_of(path, *load_yaml(path), folder)
+    raise UserError(f"{path} is no manifest; name a .yaml, .json, .jsonl or .csv file, or DAVIS's folder.")
+
+
+def _entries_of(path: Path, data: Any, lines: Lines, folder: Path) -> tuple[str, Iterable[Entry]]:
+    """Tells yaml and json manifests apart by their keys."""
+    keys = data if isinstance(data, dict) else {}
+    values = list(keys.values())
+    if "edits" in keys or isinstance(data, list):
+        return _own_entries(path, data, lines)
+    if "dataset_config" in keys:
+        return path.stem, benchmarks.fatezero_config(path, data, lines)
+    if "data" in keys:
+        return path.stem, benchmarks.v2vbench(path, data, lines, folder)
+    if values and all(isinstance(value, dict) and "editing_prompt" in value for value in values):
+        return path.stem, benchmarks.pie(path, data)
+    if values and all(isinstance(value, dict) and "target" in value for value in values):
+        return path.stem, benchmarks.fatezero_bench(path, data, lines)
+    raise UserError(
+        f"{path} is no manifest known here: write `edits:` with a list of edits, or name one of FateZero "
+        "(`dataset_config`, or entries with `target`), V2VBench (`data`) or PIE (with `editing_prompt`)."
+    )
+
+
+def _own_entries(path: Path, data: Any, lines: Lines) -> tuple[str, Iterable[Entry]]:
+    """A list of edits, or a mapping with `edits` and perhaps a `name`."""
+    if isinstance(data, list):
+        return path.stem, [Entry.at(path, values, lines, (index,)) for index, values in enumerate(data)]
+    head = Entry(path, "line 1", data, {key: lines[key,] for key in data if (key,) in lines})
+    head.refuse_unknown(("name", "edits"))
+    edits = enumerate(head.items("edits"))
+    return head.text("name", path.stem), [
+        Entry.at(path, values, lines, ("edits", index)) for index, values in edits
+    ]
+
+
+def _jsonl_entries(path: Path) -> Iterator[Entry]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}).") from None
+        yield Entry.at(path, values, {("",): number}, ("",))
+
+
+def _csv_entries(path: Path, folder: Path) -> Iterator[Entry]:
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        if "Video name" in (rows.fieldnames or ()):
+            yield from benchmarks.tgve(path, _numbered(path, rows), folder)
+        else:
+            for number, row in _numbered(path, rows):
+                yield _csv_entry(path, number, row)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}: not CSV ({error}).") from None
+
+
+def _numbered(path: Path, rows: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    for row in rows:
+        if None in row or None in row.values():
+            raise UserError(
+                f"{path}, line {rows.line_num}: not as many cells as the header has; quote cells with commas."
+            )
+        yield rows.line_num, row
+
+
+def _csv_entry(path: Path, line: int, row: Mapping[str, str]) -> Entry:
+    """Words are parted by spaces, fields of the clip have their own columns, an empty cell is the default."""
+    cells: dict[str, Any] = {column: cell.strip() for column, cell in row.items() if cell.strip()}
+    entry = Entry(path, f"line {line}", cells)
+    for column in ("start", "frames", "stride", "fps", "height", "width", "seed"):
+        if column in cells:
+            try:
+                cells[column] = float(cells[column]) if column == "fps" else int(cells[column])
+            except ValueError:
+                raise entry.error(column, f"{cells[column]!r} is not a number.") from None
+    for column in ("edited_words", "target_words"):
+        if column in cells:
+            cells[column] = cells[column].split()
+    if "clip" in cells:
+        clip = {name: cells.pop(name) for name in _CLIP_FIELDS if name in cells}
+        cells["clip"] = {"path": cells["clip"], **clip}
+    return entry
+
+
+def _request(entry: Entry, folder: Path | None) -> EditRequest:
+    name = entry.text("id")
+    if not _ID.fullmatch(name):
+        raise entry.error(
+            "id", f"{name!r} may only hold letters, digits, '.', '_' and '-', '.' not in front."
+        )
+    seed = entry.number("seed", int, 0)
+    if not 0 <= seed < 2**63:
+        raise entry.error("seed", f"{seed} is not between 0 and 2**63.")
+    settings = entry.mapping("settings")
+    try:
+        plain = json.loads(json.dumps(settings)) == settings
+    except (TypeError, ValueError):
+        plain = False
+    if not plain:
+        raise entry.error("settings", f"{settings} must be texts, numbers, lists or mappings under names.")
+    return EditRequest(
+        id=name,
+        clip=_clip(entry, folder),
+        source_prompt=entry.text("source_prompt"),
+        target_prompt=entry.text("target_prompt"),
+        edited_words=entry.words("edited_words"),
+        target_words=entry.words("target_words"),
+        category=entry.text("category", ""),
+        seed=seed,
+        settings=settings,
+    )
+
+
+def _clip(entry: Entry, folder: Path | None) -> ClipSpec:
+    """A path, or a mapping with the fields of ClipSpec."""
+    stated = entry.fields.get("clip")
+    if isinstance(stated, str):
+        stated = {"path": stated}
+    if not isinstance(stated, dict):
+        raise entry.error("clip", "missing; write a path, or a mapping with path, start, frames, … .")
+    clip = entry.nested("clip", stated)
+    clip.refuse_unknown(_CLIP_FIELDS)
+    path = clip.text("path")
+    fit = clip.text("fit", "crop")
+    if fit not in ("crop", "stretch"):
+        raise clip.error("fit", f"{fit!r} is neither 'crop' nor 'stretch'.")
+    return ClipSpec(
+        path=path if folder is None else resolve_inside(folder, path, clip.where("path")),
+        start=clip.number("start", int, 0),
+        frames=clip.number("frames", int, None),
+        stride=clip.number("stride", int, 1),
+        fps=clip.number("fps", float, None),
+        height=clip.number("height", int, None),
+        width=clip.number("width", int, None),
+        fit="crop" if fit == "crop" else "stretch",
+    )
+
+
+def _truth(entry: Entry, folder: Path) -> Mapping[str, Any]:
+    stated = entry.mapping("truth")
+    truth = entry.nested("truth", stated)
+    paths = {
+        key: resolve_inside(folder, truth.text(key), truth.where(key))
+        for key in _TRUTH_PATHS
+        if key in stated
+    }
+    return {**stated, **paths}

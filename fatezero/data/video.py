@@ -1,0 +1,198 @@
+"""Clips in and out: the door to decoding, choosing, scaling and encoding frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fatezero.data.decode import open_video
+from fatezero.data.encode import side_by_side, write_frames, write_video
+from fatezero.data.files import open_local
+from fatezero.data.images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, open_animation, open_folder
+from fatezero.data.source import Frame, Source
+from fatezero.errors import UserError
+from fatezero.types import Clip, ClipSpec, Frames
+
+__all__ = ["VideoInfo", "iter_frames", "probe", "read_clip", "side_by_side", "write_frames", "write_video"]
+
+UNTIMED_FPS = 8.0  # for images, which state no rate
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a clip will be once it is read.
+
+    Attributes:
+        frames: their number.
+        height: rows.
+        width: columns.
+        fps: frames per second, the mean where the rate varies.
+        notes: one sentence for each thing that is done to the file's own frames.
+    """
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+    notes: tuple[str, ...] = ()
+
+
+def probe(clip: str | Path | ClipSpec) -> VideoInfo:
+    """What `read_clip` would return, without decoding more than one frame.
+
+    Raises:
+        UserError: as `read_clip`, as far as it shows without decoding.
+    """
+    plan = _plan(clip)
+    return VideoInfo(len(plan.indices), plan.height, plan.width, plan.fps, plan.notes)
+
+
+def read_clip(spec: ClipSpec) -> Clip:
+    """Decodes the frames that a spec names, at the size it names.
+
+    Returns:
+        uint8 frames F,H,W,3 RGB with their rate, and notes that say how they came about.
+
+    Raises:
+        UserError: the file is missing, not readable, not a video or damaged; it has too few frames; the
+            spec is impossible.
+    """
+    plan = _plan(spec)
+    frames = np.empty((len(plan.indices), plan.height, plan.width, 3), dtype=np.uint8)
+    for index, frame in enumerate(plan.source.decode(plan.indices)):
+        frames[index] = plan.scale(frame)
+    return Clip(frames, plan.fps, plan.notes)
+
+
+def iter_frames(clip: str | Path | ClipSpec, chunk: int) -> Iterator[Frames]:
+    """The frames of a file, or those a spec names, `chunk` at a time: memory does not grow with the clip.
+
+    Yields:
+        uint8 frames f,H,W,3 RGB with f = chunk, less at the end.
+
+    Raises:
+        UserError: as `read_clip`.
+    """
+    plan = _plan(clip)
+    frames: list[Frame] = []
+    for frame in plan.source.decode(plan.indices):
+        frames.append(plan.scale(frame))
+        if len(frames) == chunk:
+            yield np.stack(frames)
+            frames.clear()
+    if frames:
+        yield np.stack(frames)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    source: Source
+    indices: Sequence[int]
+    fps: float
+    height: int
+    width: int
+    scale: Callable[[Frame], Frame]
+    notes: tuple[str, ...]
+
+
+def _plan(clip: str | Path | ClipSpec) -> _Plan:
+    spec = clip if isinstance(clip, ClipSpec) else ClipSpec(path=str(clip))
+    _check(spec)
+    source = _open(spec.path)
+    shown, fps, rate_notes = _at_rate(source, spec.fps)
+    indices, range_notes = _in_range(spec, shown)
+    height, width = spec.height or source.height, spec.width or source.width
+    scale, size_notes = _to_size(source, height, width, spec.fit)
+    notes = (*source.notes, *rate_notes, *range_notes, *size_notes)
+    return _Plan(source, indices, fps / spec.stride, height, width, scale, notes)
+
+
+def _open(path: str) -> Source:
+    local = open_local(path)
+    if local.is_dir():
+        return open_folder(local)
+    if not local.is_file():
+        raise UserError(f"{path} is neither a file nor a folder; name a video file or a folder of images.")
+    if local.stat().st_size == 0:
+        raise UserError(f"{path} is empty; copy or download it again.")
+    if local.suffix.lower() in {*IMAGE_SUFFIXES, *ANIMATION_SUFFIXES}:
+        return open_animation(local)
+    return open_video(local)
+
+
+def _check(spec: ClipSpec) -> None:
+    for name in ("frames", "stride", "fps", "height", "width"):
+        value = getattr(spec, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"clip {spec.path}: {name} is {value}; it must be above zero.")
+    if spec.start < 0:
+        raise UserError(f"clip {spec.path}: start is {spec.start}; frames are counted from 0.")
+    if spec.fit not in ("crop", "stretch"):
+        raise UserError(f"clip {spec.path}: fit is {spec.fit!r}; choose 'crop' or 'stretch'.")
+
+
+def _at_rate(source: Source, fps: float | None) -> tuple[Sequence[int], float, list[str]]:
+    """Which frame is on screen at each tick of the wanted rate; the file's own frames if none is wanted."""
+    count = len(source.times)
+    if source.fps is None:
+        rate = fps or UNTIMED_FPS
+        return range(count), rate, [f"Images state no rate: taken as {rate:g} frames a second."]
+    if fps is None or fps == source.fps:
+        return range(count), source.fps, []
+    ticks = max(1, math.floor((source.times[-1] + 1 / source.fps) * fps + 1e-6))
+    shown = np.searchsorted(np.asarray(source.times), np.arange(ticks) / fps + 1e-6, side="right") - 1
+    repeated = ticks - len(np.unique(shown))
+    note = f"Resampled from {source.fps:g} to {fps:g} frames a second: {count} frames became {ticks}"
+    return shown.tolist(), fps, [f"{note}, {repeated} of them repeats." if repeated else f"{note}."]
+
+
+def _in_range(spec: ClipSpec, shown: Sequence[int]) -> tuple[Sequence[int], list[str]]:
+    available = shown[spec.start :: spec.stride]
+    wanted = len(available) if spec.frames is None else spec.frames
+    if wanted > len(available) or not available:
+        at_rate = f" at {spec.fps:g} a second" if spec.fps else ""
+        raise UserError(
+            f"{spec.path} has {len(shown)} frames{at_rate}, which leaves {len(available)} from frame "
+            f"{spec.start} with stride {spec.stride}, but {spec.frames or 'some'} are asked for; "
+            "ask for fewer, start earlier or take a smaller stride."
+        )
+    taken = available[:wanted]
+    if len(taken) == len(shown):
+        return taken, []
+    last = spec.start + (wanted - 1) * spec.stride
+    stride = f" with stride {spec.stride}" if spec.stride > 1 else ""
+    return taken, [f"Took frames {spec.start} to {last}{stride} ({wanted} of {len(shown)})."]
+
+
+def _to_size(source: Source, height: int, width: int, fit: str) -> tuple[Callable[[Frame], Frame], list[str]]:
+    """Scales (antialiased bicubic) and crops the centre; leaves frames alone that have the size already."""
+    if (height, width) == (source.height, source.width):
+        return lambda frame: frame, []
+    before, after = f"{source.width}x{source.height}", f"{width}x{height}"
+    if fit == "stretch":
+        box = (0.0, 0.0, float(source.width), float(source.height))
+        return _resampler(box, height, width), [f"Stretched from {before} to {after}."]
+    factor = max(height / source.height, width / source.width)
+    if factor == 1:
+        rows = slice(first := (source.height - height) // 2, first + height)
+        columns = slice(first := (source.width - width) // 2, first + width)
+        return lambda frame: frame[rows, columns], [f"Cropped the centre {after} of {before}."]
+    kept_height, kept_width = min(height / factor, source.height), min(width / factor, source.width)
+    above, left = (source.height - kept_height) / 2, (source.width - kept_width) / 2
+    box = (left, above, left + kept_width, above + kept_height)
+    kept = f"{kept_width:.0f}x{kept_height:.0f}"
+    part = "" if kept == before else f"the centre {kept} of "
+    return _resampler(box, height, width), [f"Scaled {part}{before} to {after}."]
+
+
+def _resampler(box: tuple[float, float, float, float], height: int, width: int) -> Callable[[Frame], Frame]:
+    def scale(frame: Frame) -> Frame:
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+    return scale
