@@ -28,7 +28,7 @@ class ClipConfig(TrainingConfig):
     """How the judge is trained; its series of pictures is another than the painter's."""
 
     series: int = 2
-    shards: int = 6
+    shards: int = 5
     batch: int = 64
 
 

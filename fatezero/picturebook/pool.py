@@ -31,6 +31,10 @@ class Shard:
     coverage: npt.NDArray[np.uint8]
     scenes: tuple[Scene, ...]
 
+    def __deepcopy__(self, _: object) -> Shard:
+        """Itself: weight averaging copies a whole training, but never its pictures."""
+        return self
+
 
 def draw_sample(seed: int, index: int) -> tuple[Scene, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Picture number `index` of the endless series named by `seed`: scene, image, mask."""

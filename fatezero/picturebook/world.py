@@ -87,14 +87,12 @@ class Pose:
         y: row of that centre.
         size: longer side of its bounding box, pixels.
         angle: rotation, degrees counter-clockwise.
-        flip: mirrored left to right.
     """
 
     x: float
     y: float
     size: float
     angle: float = 0.0
-    flip: bool = False
 
 
 def held_out(scene: Scene) -> bool:
@@ -111,12 +109,12 @@ def held_out(scene: Scene) -> bool:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Any scene: object and background uniform, coloured half the time, styled half the time."""
+    """Any scene: object and background uniform, 45 % coloured, 40 % styled."""
     return Scene(
         object=OBJECTS[rng.integers(len(OBJECTS))],
         background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))],
-        colour=list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.5 else None,
-        style=STYLES[rng.integers(len(STYLES))] if rng.random() < 0.5 else None,
+        colour=list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.45 else None,
+        style=STYLES[rng.integers(len(STYLES))] if rng.random() < 0.4 else None,
     )
 
 
@@ -135,7 +133,6 @@ def random_pose(rng: np.random.Generator) -> Pose:
         y=rng.uniform(max(58.0, size / 2), min(84.0, SIZE - size / 2)),
         size=size,
         angle=rng.uniform(-8, 8),
-        flip=bool(rng.random() < 0.5),
     )
 
 
@@ -188,8 +185,7 @@ def placement(name: str, pose: Pose) -> npt.NDArray[np.float64]:
     height, width = sprite(name)[1].shape
     scale = pose.size / SPRITE_SIDE
     cos, sin = scale * np.cos(np.radians(pose.angle)), scale * np.sin(np.radians(pose.angle))
-    mirror = -1.0 if pose.flip else 1.0
-    turn = np.array([[cos * mirror, sin, 0], [-sin * mirror, cos, 0], [0, 0, 1]])
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
     centre = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
     move = np.array([[1, 0, pose.x], [0, 1, pose.y], [0, 0, 1]])
     return move @ turn @ centre  # type: ignore[no-any-return]

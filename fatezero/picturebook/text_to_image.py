@@ -1,0 +1,257 @@
+"""Training of the text-to-image model on stored latents, its words grounded from the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fatezero.picturebook.grounding import SIDES, CrossAttentionMaps, grounding_loss, word_columns
+from fatezero.picturebook.pool import COVERAGE, SHARD, Shard
+from fatezero.picturebook.tokens import CONTEXT, new_tokenizer
+from fatezero.picturebook.training import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
+from fatezero.picturebook.world import training_scene
+
+LATENT = 32  # side of a latent
+SNR_CAP = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageConfig(TrainingConfig):
+    """How the text-to-image model is trained.
+
+    Attributes:
+        vae: folder of the trained autoencoder.
+        grounding: weight of the grounding loss.
+        empty_prompts: share of pictures whose caption is dropped, for classifier-free guidance.
+    """
+
+    vae: Path
+    batch: int = 16
+    learning_rate: float = 6e-4
+    grounding: float = 0.1
+    empty_prompts: float = 0.1
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A UNet for 32×32 latents with attention at 16×16, 8×8 and 4×4, random weights."""
+    return UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64, 128, 192),
+        layers_per_block=1,
+        attention_head_dim=4,  # diffusers' historical name for the number of heads
+        cross_attention_dim=128,
+        norm_num_groups=8,
+    )
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A three-layer CLIPTextModel with random weights."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            projection_dim=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+@dataclass(frozen=True)
+class Latents:
+    """One shard as the training sees it.
+
+    Attributes:
+        latents: float16 N,4,LATENT,LATENT of unit variance.
+        coverage: uint8 N,COVERAGE,COVERAGE.
+        tokens: int64 N,CONTEXT of the captions.
+        columns: int64 N,WORDS, which tokens are grounded.
+    """
+
+    latents: npt.NDArray[np.float16]
+    coverage: npt.NDArray[np.uint8]
+    tokens: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+
+    def __deepcopy__(self, _: object) -> Latents:
+        """Itself: weight averaging copies a whole training, but never its data."""
+        return self
+
+
+@torch.no_grad()
+def encode_shard(vae: AutoencoderKL, shard: Shard, stored: Path) -> Latents:
+    """A shard's latents and tokens.
+
+    Args:
+        vae: the trained autoencoder, fp32.
+        shard: rendered pictures.
+        stored: file that keeps the latents; read when it is there, written when not.
+    """
+    if not stored.exists():
+        rows = [
+            vae.encode(to_pixels(shard.images[start : start + 16])).latent_dist.mode() for start in range(0, SHARD, 16)
+        ]
+        latents = (torch.cat(rows) * vae.config.scaling_factor).half().numpy()
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        temporary = stored.with_suffix(".tmp.npy")
+        np.save(temporary, latents)
+        temporary.replace(stored)
+    captions = [scene.caption for scene in shard.scenes]
+    tokens = new_tokenizer()(captions, padding="max_length", return_tensors="np").input_ids
+    columns = np.stack([word_columns(scene) for scene in shard.scenes])
+    return Latents(np.load(stored), shard.coverage, tokens, columns)
+
+
+class TextToImageTraining(PicturebookModule):
+    """Predicts noise (DDPM) with min-SNR weights (Hang et al. 2023), words grounded by the true masks."""
+
+    config: TextToImageConfig
+
+    def __init__(self, config: TextToImageConfig, vae: AutoencoderKL, pool: Sequence[Latents]) -> None:
+        super().__init__(config)
+        self.pool = pool
+        self.vae = vae.requires_grad_(False)
+        self.tokenizer = new_tokenizer()
+        if config.init_from:
+            self.unet = UNet2DConditionModel.from_pretrained(config.init_from, subfolder="unet", dtype=torch.float32)
+            self.text_encoder = CLIPTextModel.from_pretrained(
+                config.init_from, subfolder="text_encoder", dtype=torch.float32
+            )
+        else:
+            self.unet, self.text_encoder = new_unet(), new_text_encoder(self.tokenizer)
+        self.unet.to(memory_format=torch.channels_last).train()
+        self.text_encoder.train()
+        self.scheduler = new_scheduler()
+        self.empty = self.tokenizer("", padding="max_length", return_tensors="np").input_ids[0]
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """This step's latents N,4,32,32, tokens N,CONTEXT, grounded columns N,WORDS and coverage N,16,16."""
+        rng, rows = self.rng(), []
+        for _ in range(self.config.batch):
+            shard = self.pool[rng.integers(len(self.pool))]
+            row = rng.integers(len(shard.latents))
+            dropped = rng.random() < self.config.empty_prompts
+            rows.append(
+                (
+                    shard.latents[row].astype(np.float32),
+                    self.empty if dropped else shard.tokens[row],
+                    np.full_like(shard.columns[row], -1) if dropped else shard.columns[row],
+                    shard.coverage[row].astype(np.float32) / 255,
+                )
+            )
+        latents, tokens, columns, coverage = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
+        return latents.contiguous(memory_format=torch.channels_last), tokens, columns, coverage
+
+    def training_step(self, _: Tensor) -> Tensor:
+        """One step on fresh noise."""
+        latents, tokens, columns, coverage = self.draw()
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(latents),))
+        maps = CrossAttentionMaps(self.unet)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        predicted = self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
+        kept = self.scheduler.alphas_cumprod[timesteps]
+        snr = kept / (1 - kept)
+        error = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
+        loss = (error * snr.clamp(max=SNR_CAP) / snr).mean()
+        # Nobody can see the object in pure noise: its words are held to it as far as the picture shows.
+        grounding = torch.stack(
+            [
+                grounding_loss(
+                    maps.take(side), columns, F.avg_pool2d(coverage, COVERAGE // side).flatten(1), kept.sqrt()
+                )
+                for side in SIDES
+            ]
+        ).mean()
+        self.log_dict(
+            {"loss": loss.detach(), "mse": error.mean().detach(), "grounding": grounding.detach()}, prog_bar=True
+        )
+        return loss + self.config.grounding * grounding
+
+    def configure_optimizers(self) -> object:
+        """AdamW, cosine."""
+        return self.cosine_adamw()
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The model as a stock Stable Diffusion pipeline."""
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def sample_grid(self) -> npt.NDArray[np.uint8]:
+        """Eight pictures from pure noise."""
+        rng = np.random.default_rng(0)
+        self.unet.set_attn_processor(AttnProcessor2_0())
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        prompts = [training_scene(rng).caption for _ in range(8)]
+        generator = torch.Generator().manual_seed(0)
+        images = pipeline(prompts, 20, guidance_scale=5.0, generator=generator, output_type="np").images
+        return np.hstack(list((images * 255).round().astype(np.uint8)))
+
+
+def export_pipeline(module: TextToImageTraining, folder: Path) -> None:
+    """Write the whole model in diffusers layout, fp16 safetensors; the module stays as it is."""
+    pipeline = module.pipeline()
+    pipeline.unet.set_attn_processor(AttnProcessor2_0())
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    pipeline.to(dtype=torch.float32)
+
+
+def train_text_to_image(config: TextToImageConfig) -> Path:
+    """Train the text-to-image model and export it.
+
+    Args:
+        config: how.
+
+    Returns:
+        The exported folder, `output/picturebook`.
+    """
+    vae = AutoencoderKL.from_pretrained(config.vae, dtype=torch.float32).eval()
+    pool = [
+        encode_shard(vae, shard, config.output / "latents" / f"{config.series}-{number:03d}.npy")
+        for number, shard in enumerate(read_pool(config))
+    ]
+    module = TextToImageTraining(config, vae, pool)
+    fit(module)
+    folder = config.output / "picturebook"
+    export_pipeline(module, folder)
+    return folder
