@@ -54,9 +54,15 @@ def ssim(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
 
 
 def lpips(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, network: PerceptualDistance) -> Tensor:
-    """Mean of the LPIPS map over masked pixels, F float64. Frames go in as [-1, 1], as LPIPS means them."""
-    triples = zip(a_F3HW, b_F3HW, mask_FHW, strict=True)
-    return torch.stack([network(a, b).double()[mask].mean() for a, b, mask in triples])
+    """LPIPS, F float64: of the whole frame for a full mask, otherwise the mean of its map over masked pixels.
+
+    The network sees [-1, 1], as it was trained.
+    """
+    values = []
+    for a, b, mask in zip(a_F3HW, b_F3HW, mask_FHW, strict=True):
+        value = network.of_frame(a, b) if mask.all() else network.of_pixels(a, b)[mask.to(a.device)].mean()
+        values.append(value.double().cpu())
+    return torch.stack(values)
 
 
 def mse_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
@@ -164,10 +170,14 @@ def _published_ssim(a_13HW: Tensor, b_13HW: Tensor) -> Tensor:
 
 
 class PerceptualDistance(Protocol):
-    """LPIPS as a map."""
+    """LPIPS of two frames in [0, 1]."""
 
-    def __call__(self, a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
-        """Distance at every pixel, H,W, of two frames in [0, 1]."""
+    def of_frame(self, a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
+        """One number for the pair."""
+        ...
+
+    def of_pixels(self, a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
+        """Distance at every pixel, H,W."""
         ...
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
-from fatezero_eval.state import ClipMean, mean_defined
+from fatezero_eval.state import ClipMean, mean_defined, stacked
 
 
 def flickering_of_pairs(frames_F3HW: Tensor) -> Tensor:
@@ -20,7 +19,7 @@ def flickering_of_pairs(frames_F3HW: Tensor) -> Tensor:
     """
     frames = frames_F3HW.double()
     values = [1 - (after - before).abs().mean() for before, after in pairwise(frames)]
-    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+    return stacked(values)
 
 
 def temporal_flickering(frames_F3HW: Tensor) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fatezero_eval.state import ClipMean, mean_defined
+from fatezero_eval.state import ClipMean, mean_defined, stacked
 
 
 def endpoint_error_of_pairs(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
@@ -19,7 +18,7 @@ def endpoint_error_of_pairs(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
     """
     pairs = zip(source_P2HW.double(), edited_P2HW.double(), strict=True)
     values = [(source - edited).norm(dim=0).mean() for source, edited in pairs]
-    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+    return stacked(values)
 
 
 def motion_fidelity(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:

@@ -20,6 +20,11 @@ def mean_defined(values: Tensor) -> Tensor:
     return defined.mean() if defined.numel() else torch.tensor(torch.nan, dtype=torch.float64)
 
 
+def stacked(values: list[Tensor]) -> Tensor:
+    """Scalars side by side; none of them is an empty float64 tensor."""
+    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+
+
 class ClipMean(Metric):
     """Mean over clips of a pure function of one clip, whatever the clips' lengths.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fatezero_eval.state import ClipMean, mean_defined
+from fatezero_eval.state import ClipMean, mean_defined, stacked
 
 
 def self_similarity(keys_ND: Tensor) -> Tensor:
@@ -27,7 +26,7 @@ def structure_distance_of_frames(source_FND: Tensor, edited_FND: Tensor) -> Tens
     """
     pairs = zip(source_FND, edited_FND, strict=True)
     values = [(self_similarity(edited) - self_similarity(source)).square().mean() for source, edited in pairs]
-    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
+    return stacked(values)
 
 
 def structure_distance(source_FND: Tensor, edited_FND: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ a float64 scalar for one clip, NaN where the metric is undefined.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fatezero_eval.state import ClipMean, mean_defined
@@ -30,9 +29,14 @@ def frame_accuracy(edited_FD: Tensor, source_D: Tensor, target_D: Tensor) -> Ten
 
 
 def directional_similarity(edited_FD: Tensor, clip_FD: Tensor, source_D: Tensor, target_D: Tensor) -> Tensor:
-    """Mean cosine between the change of the frames and the change of the prompt, in [-1, 1].
+    """Mean over the defined frames of `direction_of_frames`."""
+    return mean_defined(direction_of_frames(edited_FD, clip_FD, source_D, target_D))
 
-    Frames whose embedding did not change, and clips whose prompts are alike, are undefined.
+
+def direction_of_frames(edited_FD: Tensor, clip_FD: Tensor, source_D: Tensor, target_D: Tensor) -> Tensor:
+    """Cosine between the change of each frame and the change of the prompt, F in [-1, 1].
+
+    NaN for frames whose embedding did not change; for all of them if the prompts are alike.
 
     Args:
         edited_FD: embeddings of the edited frames.
@@ -44,7 +48,8 @@ def directional_similarity(edited_FD: Tensor, clip_FD: Tensor, source_D: Tensor,
     """
     change_FD = edited_FD.double() - clip_FD.double()
     wish_D = target_D.double() - source_D.double()
-    return mean_defined(change_FD @ wish_D / (change_FD.norm(dim=-1) * wish_D.norm()))  # 0/0 is NaN
+    cosine_F: Tensor = change_FD @ wish_D / (change_FD.norm(dim=-1) * wish_D.norm())  # 0/0 is NaN
+    return cosine_F
 
 
 def pick_score(edited_FD: Tensor, target_D: Tensor, logit_scale: Tensor) -> Tensor:
@@ -86,8 +91,3 @@ class PickScore(ClipMean):
 
     higher_is_better = True
     of_clip = staticmethod(pick_score)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """The vectors scaled to length 1 along the last axis, in their own dtype."""
-    return torch.nn.functional.normalize(vectors, dim=-1)

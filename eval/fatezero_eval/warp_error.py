@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fatezero_eval.fidelity import similarity_map, window_inside
-from fatezero_eval.state import ClipMean, mean_defined
+from fatezero_eval.state import ClipMean, mean_defined, stacked
 from fatezero_eval.warping import in_bounds, inconsistent, occluded, warp
 
 
@@ -20,18 +20,19 @@ def _neighbours(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor
     return zip(frames[:-1], frames[1:], forward_P2HW.double(), backward_P2HW.double(), strict=True)
 
 
-def _stack(values: list[Tensor]) -> Tensor:
-    return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
-
-
 def _masked_mean(error_CHW: Tensor, valid_HW: Tensor) -> Tensor:
     return error_CHW[:, valid_HW].mean()  # NaN where nothing is valid
 
 
-def valid_pixels(forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
-    """Pixels that the default warp error looks at: neither occluded nor led out of the frame, P,H,W bool."""
+def _valid(forward_2HW: Tensor, backward_2HW: Tensor) -> Tensor:
+    """Pixels neither occluded nor led out of the frame, H,W bool."""
+    return in_bounds(forward_2HW) & ~occluded(forward_2HW, backward_2HW)
+
+
+def valid_share_of_pairs(forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
+    """Share of pixels that the default warp error looks at; P float64."""
     pairs = zip(forward_P2HW.double(), backward_P2HW.double(), strict=True)
-    return torch.stack([in_bounds(forward) & ~occluded(forward, backward) for forward, backward in pairs])
+    return stacked([_valid(*flows).double().mean() for flows in pairs])
 
 
 def default_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
@@ -42,9 +43,9 @@ def default_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: T
     """
     values = []
     for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
-        valid = in_bounds(forward) & ~occluded(forward, backward)
-        values.append(_masked_mean((warp(there, forward) - here).square(), valid))
-    return _stack(values)
+        error = (warp(there, forward) - here).square()
+        values.append(_masked_mean(error, _valid(forward, backward)))
+    return stacked(values)
 
 
 def lai2018_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ def lai2018_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: T
     for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
         error = _masked_mean((warp(there, forward) - here).square(), ~occluded(forward, backward))
         values.append(torch.nan_to_num(error, nan=0.0))
-    return _stack(values)
+    return stacked(values)
 
 
 def evalcrafter_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def rerender_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: 
     for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
         error = (warp(here, backward, outside="zeros") - there).square()
         values.append((error * ~inconsistent(backward, forward)).mean())
-    return _stack(values)
+    return stacked(values)
 
 
 def wrong_way_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
@@ -83,16 +84,16 @@ def wrong_way_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
     """
     frames = frames_F3HW.double()
     pairs = zip(frames[:-1], frames[1:], forward_P2HW.double(), strict=True)
-    return _stack([(warp(a, flow, outside="zeros") - b).square().mean() for a, b, flow in pairs])
+    return stacked([(warp(a, flow, outside="zeros") - b).square().mean() for a, b, flow in pairs])
 
 
 def warp_ssim_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """SSIM of O_t and the warped O_{t+1}, mean of its map where the whole window is valid; P float64."""
     values = []
     for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
-        valid = window_inside(in_bounds(forward) & ~occluded(forward, backward))
+        valid = window_inside(_valid(forward, backward))
         values.append(_masked_mean(similarity_map(here, warp(there, forward)), valid))
-    return _stack(values)
+    return stacked(values)
 
 
 def rave_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:

@@ -1,0 +1,338 @@
+"""What turns frames and prompts into vectors: CLIP models, DINO keys, and the LPIPS network.
+
+A frame is encoded in a batch of fixed size, filled up with black frames, at the place its index in the clip
+gives it: its embedding depends neither on the length of the clip nor on how a long one was cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fatezero.errors import UserError
+from fatezero.types import Frames
+from fatezero_eval.cache import Arrays
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BATCH = 8
+
+
+class ImageTextEncoder(Protocol):
+    """A CLIP-like model.
+
+    Attributes:
+        id: names the model and its weights; part of every row and cache key.
+        logit_scale: the learnt scale before the exponential.
+    """
+
+    id: str
+    logit_scale: float
+
+    def images(self, frames: Frames) -> Arrays:
+        """`projected` F,D and, where the tower has a projection, `pooled` F,E before it; unit float32."""
+        ...
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit float32 N,D.
+
+        Raises:
+            UserError: a prompt is longer than the model's context.
+        """
+        ...
+
+
+def in_batches(
+    frames: Frames, prepare: Callable[[Image.Image], Tensor], encode: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Encode frames in batches of `BATCH`, the last one filled up with black; first axis F.
+
+    Args:
+        frames: uint8 F,H,W,3.
+        prepare: makes one network input C,h,w of a picture.
+        encode: network, B,C,h,w to B,….
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    encoded = []
+    with torch.inference_mode():
+        for start in range(0, len(frames), BATCH):
+            inputs = torch.stack([prepare(Image.fromarray(f)) for f in frames[start : start + BATCH]])
+            padding = inputs.new_zeros(BATCH - len(inputs), *inputs.shape[1:])
+            encoded.append(encode(torch.cat([inputs, padding]))[: len(inputs)].float().cpu())
+    return torch.cat(encoded)
+
+
+def _unit(vectors: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).numpy()
+    return array
+
+
+class OpenClip:
+    """A model of open_clip, by name, hub id or local folder (see `load_clip`)."""
+
+    def __init__(self, model: Any, preprocess: Any, tokenizer: Any, name: str, device: str = "cpu") -> None:
+        self.id = name
+        self.logit_scale = model.logit_scale.item()
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._preprocess = preprocess
+        self._tokenizer = tokenizer
+        self._device = device
+        # Without its projection the tower returns what comes before it, so that one pass yields both.
+        self._projection: Tensor | None = getattr(model.visual, "proj", None)
+        if self._projection is not None:
+            model.visual.proj = None
+
+    def images(self, frames: Frames) -> Arrays:
+        """See `ImageTextEncoder.images`."""
+        features = in_batches(
+            frames, self._preprocess, lambda x: self._model.encode_image(x.to(self._device))
+        )
+        if self._projection is None:
+            return {"projected": _unit(features)}
+        return {"projected": _unit(features @ self._projection.float().cpu()), "pooled": _unit(features)}
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See `ImageTextEncoder.texts`."""
+        with torch.inference_mode():
+            rows = [self._model.encode_text(self._tokens(p).to(self._device)).float().cpu() for p in prompts]
+        return _unit(torch.cat(rows))
+
+    def _tokens(self, prompt: str) -> Tensor:
+        context = self._model.context_length
+        tokens: Tensor = self._tokenizer([prompt], context_length=context)
+        if not torch.equal(self._tokenizer([prompt], context_length=4 * context)[:, :context], tokens):
+            raise _too_long(prompt, context, self.id)
+        return tokens
+
+
+class TransformersClip:
+    """A CLIP in transformers' layout, such as PickScore."""
+
+    def __init__(self, model: Any, processor: Any, name: str, device: str = "cpu") -> None:
+        self.id = name
+        self.logit_scale = model.logit_scale.item()
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._processor = processor
+        self._device = device
+
+    def images(self, frames: Frames) -> Arrays:
+        """See `ImageTextEncoder.images`."""
+
+        def prepare(picture: Image.Image) -> Tensor:
+            pixels: Tensor = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+            return pixels
+
+        def encode(pixels: Tensor) -> Tensor:
+            pooled: Tensor = self._model.vision_model(pixel_values=pixels.to(self._device)).pooler_output
+            return pooled
+
+        pooled = in_batches(frames, prepare, encode)
+        with torch.inference_mode():
+            projected = pooled @ self._model.visual_projection.weight.float().cpu().T
+        return {"projected": _unit(projected), "pooled": _unit(pooled)}
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See `ImageTextEncoder.texts`."""
+        context = self._model.config.text_config.max_position_embeddings
+        rows = []
+        with torch.inference_mode():
+            for prompt in prompts:
+                tokens = self._processor(text=[prompt], return_tensors="pt")
+                if tokens["input_ids"].shape[1] > context:
+                    raise _too_long(prompt, context, self.id)
+                output = self._model.text_model(**{k: v.to(self._device) for k, v in tokens.items()})
+                rows.append(self._model.text_projection(output.pooler_output).float().cpu())
+        return _unit(torch.cat(rows))
+
+
+def _too_long(prompt: str, context: int, model: str) -> UserError:
+    return UserError(
+        f"the prompt {prompt!r} is longer than the {context} tokens {model} reads; shorten it, or judge "
+        "with a model that knows its words (for example --clip ViT-B-32/openai)."
+    )
+
+
+def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
+    """A CLIP by the name the user gives.
+
+    Args:
+        model: a local folder (open_clip's or transformers' layout, weights in safetensors), an open_clip
+            `name/tag` such as `ViT-B-32/openai`, or a hub id `hf-hub:owner/name`.
+        device: where it runs.
+
+    Raises:
+        UserError: there is no such model here.
+    """
+    folder = Path(model)
+    if (folder / "open_clip_config.json").is_file():
+        return _load_open_clip(
+            f"local-dir:{folder}", None, _id_of(folder, "open_clip_model.safetensors"), device
+        )
+    if (folder / "config.json").is_file():
+        return load_transformers_clip(folder, device)
+    if model.startswith("hf-hub:"):
+        return _load_open_clip(model, None, model, device)
+    name, _, tag = model.partition("/")
+    import open_clip  # noqa: PLC0415
+
+    if tag and tag in open_clip.list_pretrained_tags_by_model(name):
+        return _load_open_clip(name, tag, model, device)
+    raise UserError(
+        f"{model!r} is no CLIP known here: give a folder with open_clip_config.json or a transformers CLIP, "
+        "an open_clip name and tag such as ViT-B-32/openai, or hf-hub:owner/name."
+    )
+
+
+def _load_open_clip(model_name: str, tag: str | None, name: str, device: str) -> OpenClip:
+    import open_clip  # noqa: PLC0415
+
+    try:
+        model, preprocess = open_clip.create_model_from_pretrained(model_name, pretrained=tag)
+        return OpenClip(model, preprocess, open_clip.get_tokenizer(model_name), name, device)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"the CLIP {model_name!r} cannot be loaded ({_first_line(error)}).") from error
+
+
+def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersClip:
+    """A CLIP from a folder in transformers' layout, such as a copy of yuvalkirstain/PickScore_v1.
+
+    Raises:
+        UserError: the folder holds no CLIP with safetensors weights.
+    """
+    from transformers import CLIPModel, CLIPProcessor  # noqa: PLC0415
+
+    try:
+        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: no transformers CLIP with safetensors weights ({_first_line(error)})."
+        ) from error
+    return TransformersClip(model, processor, _id_of(folder, "model.safetensors"), device)
+
+
+def _id_of(folder: Path, weights: str) -> str:
+    """Folder name and first digits of the weights' SHA-256: retrained weights are another model."""
+    path = folder / weights
+    if not path.is_file():
+        raise UserError(f"{folder}: {weights} is missing; only safetensors weights are read.")
+    with path.open("rb") as file:
+        return f"{folder.resolve().name}:{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
+
+
+class DinoKeys:
+    """Keys of the last block of a self-supervised ViT of timm, heads side by side.
+
+    Frames are resized so that their shorter side is 224 pixels, the longer one to a whole number of patches,
+    and normalised as [0, 1] pictures. (PnPInversion feeds 0–255 here.)
+    """
+
+    def __init__(self, model: Any, name: str, device: str = "cpu") -> None:
+        self.id = name
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._device = device
+
+    def keys(self, frames: Frames) -> Tensor:
+        """F,N,D float32 with the class token first."""
+        return in_batches(frames, self._prepare, self._encode)
+
+    def _prepare(self, picture: Image.Image) -> Tensor:
+        from torchvision.transforms import functional as T  # noqa: PLC0415
+
+        patch = self._model.patch_embed.patch_size[0]
+        shorter = min(picture.size)
+        size = [round(side * 224 / shorter / patch) * patch for side in reversed(picture.size)]
+        pixels = T.to_tensor(T.resize(picture, size, T.InterpolationMode.BICUBIC, antialias=True))
+        result: Tensor = T.normalize(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        return result
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        hook = self._model.blocks[-1].attn.qkv.register_forward_hook(
+            lambda _m, _i, output: kept.append(output)
+        )
+        try:
+            self._model.forward_features(pixels.to(self._device))
+        finally:
+            hook.remove()
+        return kept[0].chunk(3, dim=-1)[1]
+
+
+def load_dino(weights: Path, name: str = "vit_base_patch8_224.dino", device: str = "cpu") -> DinoKeys:
+    """A DINO ViT with weights from a safetensors file.
+
+    Raises:
+        UserError: the file is missing or holds another network.
+    """
+    import timm  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    try:
+        model.load_state_dict(load_file(weights), strict=True)
+    except Exception as error:
+        raise UserError(
+            f"{weights}: not the safetensors weights of timm's {name} ({_first_line(error)})."
+        ) from error
+    return DinoKeys(model, _id_of(weights.parent, weights.name), device)
+
+
+class Lpips:
+    """LPIPS of torchmetrics for one pair of frames, as a number and as a map."""
+
+    def __init__(self, network: Any, name: str, device: str = "cpu") -> None:
+        self.id = name
+        self._network = network.eval().requires_grad_(False).to(device)
+        self._device = device
+
+    def of_frame(self, a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
+        """Distance of two frames in [0, 1], scalar."""
+        return self._distance(a_3HW, b_3HW, spatial=False).squeeze()
+
+    def of_pixels(self, a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
+        """Distance at every pixel of two frames in [0, 1], H,W: the layers' maps upsampled and summed."""
+        return self._distance(a_3HW, b_3HW, spatial=True)[0, 0]
+
+    def _distance(self, a_3HW: Tensor, b_3HW: Tensor, *, spatial: bool) -> Tensor:
+        self._network.spatial = spatial
+        with torch.inference_mode():
+            pair = (x[None].float().to(self._device) for x in (a_3HW, b_3HW))
+            distance: Tensor = self._network(*pair, normalize=True)
+        return distance
+
+
+LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
+
+
+def load_lpips(device: str = "cpu") -> Lpips:
+    """LPIPS with AlexNet, whose backbone must lie in torchvision's cache.
+
+    Raises:
+        UserError: the backbone is not there.
+    """
+    if not torchvision_cached(LPIPS_BACKBONE):
+        raise UserError(
+            f"LPIPS needs AlexNet ({LPIPS_BACKBONE}) in torchvision's cache; fetch it once with "
+            "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"."
+        )
+    from torchmetrics.functional.image.lpips import _LPIPS  # noqa: PLC0415
+
+    return Lpips(_LPIPS(pretrained=True, net="alex"), "lpips-alex", device)
+
+
+def torchvision_cached(file: str) -> bool:
+    """Whether torchvision's cache holds the file."""
+    return (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file()

@@ -1,0 +1,344 @@
+"""From clips to rows: streaming, resuming, foreign videos, many processes, bad input."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fatezero.data.video import read_clip, write_frames, write_video
+from fatezero.errors import UserError
+from fatezero.types import ClipSpec
+from fatezero_eval import clips, consistency, evaluate, fidelity, leaderboard, models, rows, suite, text
+from fatezero_eval.cache import Cache
+from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
+from fatezero_eval.flow import Dis, GivenFlow
+from fatezero_eval.scoring import score
+
+EVERYTHING_RUNNABLE = (
+    "text*",
+    "frame*",
+    "dir*",
+    "warp*",
+    "valid*",
+    "temporal*",
+    "motion*",
+    "[pms]s*",
+    "mask*",
+)
+
+
+def scores_of(clip, judge, names=EVERYTHING_RUNNABLE, cache=None):
+    shared = clips.Models(flow=Dis(), clip=judge, cache=Cache(cache))
+    chosen = [metric for metric in suite.choose(names) if metric.model != "dino"]
+    return {s.metric.split("@")[0]: s for s in score(clip, chosen, shared)}
+
+
+def edited_clip(source, edited, **more):
+    return clips.EditedClip(
+        edited=clips.in_memory(edited),
+        source=clips.in_memory(source),
+        source_prompt="an owl",
+        target_prompt="a red owl",
+        **more,
+    )
+
+
+def tensor(frames):
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).double() / 255
+
+
+def test_a_long_clip_in_chunks_scores_as_a_whole_one(judge, make_frames):
+    source = make_frames(37, 0)
+    edited = 255 - source[:, ::-1].copy()
+    mask = np.zeros_like(source)
+    mask[:, 4:20, 6:30] = 255
+    found = scores_of(
+        edited_clip(source, edited, mask=clips.in_memory(mask), true_edit=clips.in_memory(source)), judge
+    )
+    e = torch.from_numpy(judge.images(edited)["projected"])
+    words = torch.from_numpy(judge.texts(["an owl", "a red owl"]))
+    inside = torch.from_numpy(mask[..., 0] > 0)
+    assert found["text_alignment"].value == pytest.approx(text.text_alignment(e, words[1]).item(), abs=1e-12)
+    assert found["frame_consistency"].value == pytest.approx(consistency.adjacent(e).item(), abs=1e-12)
+    assert found["frame_consistency/all_pairs"].value == pytest.approx(
+        consistency.all_pairs(e).item(), abs=1e-12
+    )
+    outside = fidelity.psnr(tensor(edited), tensor(source), ~inside)
+    assert found["psnr/outside"].value == pytest.approx(outside.mean().item(), abs=1e-12)
+    assert (found["psnr/outside"].defined, found["temporal_flickering"].defined) == (37, 36)
+    flicker = 1 - np.abs(np.diff(edited.astype(float), axis=0)).mean() / 255
+    assert found["temporal_flickering"].value == pytest.approx(flicker, abs=1e-12)
+
+
+def test_chunk_size_changes_nothing(judge, make_frames, monkeypatch):
+    source = make_frames(20, 3)
+    clip = edited_clip(source, source[::-1].copy())
+    wide = scores_of(clip, judge)
+    monkeypatch.setattr(clips, "CHUNK", 8)
+    assert scores_of(clip, judge) == wide
+
+
+def test_an_unedited_clip(judge, make_frames):
+    source = make_frames(6, 1)
+    found = scores_of(edited_clip(source, source.copy(), true_edit=clips.in_memory(source)), judge)
+    assert found["motion_fidelity"].value == 0
+    assert found["psnr/truth"].value == fidelity.PSNR_CEILING
+    assert found["directional_similarity"].value is None
+    assert found["directional_similarity"].reason == "the frames or the prompts did not change"
+    assert found["directional_similarity"].undefined == 6
+    assert found["mask_iou"].reason == "no edit mask is given for this clip"
+
+
+def test_a_clip_of_one_frame_has_no_motion(judge, make_frames):
+    source = make_frames(1, 1)
+    found = scores_of(edited_clip(source, 255 - source), judge)
+    for name in (
+        "frame_consistency",
+        "frame_consistency/vbench",
+        "warp_error",
+        "temporal_flickering",
+        "motion_fidelity",
+    ):
+        assert found[name].value is None, name
+        assert "one frame" in found[name].reason
+    assert math.isfinite(found["text_alignment"].value)
+
+
+def test_black_frames_score_without_surprise(judge, make_frames):
+    source = make_frames(4, 1)
+    found = scores_of(edited_clip(source, np.zeros_like(source)), judge)
+    assert found["frame_consistency"].value == pytest.approx(1, abs=1e-6)
+    assert found["warp_error"].value == 0
+    assert found["temporal_flickering"].value == 1
+
+
+def test_given_flow_takes_the_place_of_an_estimate(judge, make_frames):
+    source = make_frames(20, 4)
+    forward = np.zeros((19, 2, *source.shape[1:3]), np.float32)
+    forward[:, 0] = -1
+    found = scores_of(edited_clip(source, source, true_flow=GivenFlow(forward, -forward)), judge)
+    assert found["warp_error"].value == 0
+    assert found["warp_error"].model == "given flow"
+    assert found["motion_fidelity"].model == "dis-medium"
+    assert found["valid_pixels"].value == pytest.approx(39 / 40)
+    with pytest.raises(UserError, match="given flow has 9 pairs"):
+        scores_of(edited_clip(source, source, true_flow=GivenFlow(forward[:9], -forward[:9])), judge)
+
+
+def test_versions_of_a_clip_must_match(judge, make_frames):
+    source = make_frames(20, 0)
+    with pytest.raises(UserError, match="differ in length: edited 18, source 20"):
+        scores_of(edited_clip(source, source[:18]), judge)
+    with pytest.raises(UserError, match="differ in length: edited 16, source 20"):
+        scores_of(edited_clip(source, source[:16]), judge)
+    with pytest.raises(UserError, match="differ in size: edited 40x30, source 40x32"):
+        scores_of(edited_clip(source, source[:, :30]), judge)
+    with pytest.raises(UserError, match="no frames"):
+        scores_of(edited_clip(source[:0], source[:0]), judge)
+
+
+def test_embeddings_and_flows_come_from_the_cache(judge, make_frames, tmp_path):
+    source = make_frames(6, 0)
+    clip = edited_clip(source, 255 - source)
+    first = scores_of(clip, judge, cache=tmp_path)
+
+    class Refuses:
+        id, logit_scale = judge.id, judge.logit_scale
+
+        def images(self, frames):
+            raise AssertionError("encoded again")
+
+        texts = images
+
+    assert scores_of(clip, Refuses(), cache=tmp_path) == first
+
+
+def config(run, judge_folder, **more):
+    return EvaluateRun(run=run, manifest=run.parent.parent / "manifest.jsonl", clip=str(judge_folder), **more)
+
+
+def test_a_run_folder_becomes_rows(run_folder, tiny_clip):
+    result = evaluate.evaluate_run(config(run_folder, tiny_clip))
+    assert result.failures == {}
+    assert len(result.rows) == 12 * len(suite.DEFAULT)
+    assert {row.variant for row in result.rows} == {"full", "no fusion", "source", "no edit"}
+    assert rows.read_rows(result.lines) == list(result.rows)
+    table = {(row.variant, row.edit, row.metric): row for row in result.rows}
+    assert table["full", "fox-1", "psnr/truth@1"].value > table["no fusion", "fox-1", "psnr/truth@1"].value
+    assert table["full", "fox-1", "mask_iou@1"].value == pytest.approx(16 * 12 / (16 * 16))
+    assert table["no fusion", "fox-1", "mask_iou@1"].reason == "the method wrote no mask"
+    assert table["no edit", "fox-1", "psnr/outside@1"].value == fidelity.PSNR_CEILING
+    assert table["full", "jeep-1", "frame_consistency@1"].value is None
+    swapped = (
+        table["source", "fox-1", "frame_accuracy@1"].value,
+        table["no edit", "fox-1", "frame_accuracy@1"].value,
+    )
+    assert sum(swapped) == 1  # what shows the source prompt does not show the target's
+    assert table["full", "owl-1", "psnr/truth@1"].clip == "clips/owl"
+    assert len(pd.read_parquet(result.table)) == len(result.rows)
+    csv = pd.read_csv(result.table.with_suffix(".csv"), float_precision="round_trip")
+    assert csv["value"].isna().sum() == sum(row.value is None for row in result.rows)
+
+
+def test_without_a_manifest_truth_is_undefined_not_invented(run_folder, tiny_clip):
+    result = evaluate.evaluate_run(EvaluateRun(run=run_folder, clip=str(tiny_clip), metrics=("psnr/truth",)))
+    assert {row.value for row in result.rows} == {None}
+    assert {row.reason for row in result.rows} == {"the true edit of this clip is not known"}
+    own = EvaluateRun(run=run_folder, clip=str(tiny_clip), metrics=("psnr/outside",), edit_mask="own")
+    values = {row.variant: row.value for row in evaluate.evaluate_run(own).rows if row.edit == "fox-1"}
+    assert values["full"] > 20
+    assert values["no fusion"] is None
+
+
+def test_a_killed_run_goes_on_and_a_changed_edit_is_scored_again(run_folder, tiny_clip, monkeypatch):
+    wanted = config(run_folder, tiny_clip, metrics=("psnr/truth", "text_alignment"))
+    before = evaluate.evaluate_run(wanted)
+    items = sorted((run_folder / "evaluation" / "items").iterdir())
+    assert len(items) == 12
+    items[3].write_text(items[3].read_text()[:50])  # half-written by a killed run
+    (items[0].parent / ".x.1.partial.json").write_text("{")
+    done = []
+    original = evaluate.run_task
+    monkeypatch.setattr(
+        evaluate, "run_task", lambda task, *rest: (done.append(task.file), original(task, *rest))
+    )
+    assert evaluate.evaluate_run(wanted).rows == before.rows
+    assert done == [items[3]]
+    frames = run_folder / "full" / "owl-1" / "frames"
+    write_frames(frames, np.zeros((3, 32, 40, 3), np.uint8))
+    evaluate._content.cache_clear()
+    after = evaluate.evaluate_run(wanted)
+    assert len(done) == 2
+    changed = [a.edit for a, b in zip(after.rows, before.rows, strict=True) if a != b]
+    assert set(changed) == {"owl-1"}
+
+
+def test_one_bad_edit_does_not_lose_the_others(run_folder, tiny_clip):
+    shutil.rmtree(run_folder / "full" / "fox-1" / "frames")
+    (run_folder / "full" / "owl-1" / "frames" / "00001.png").write_bytes(b"no picture")
+    result = evaluate.evaluate_run(config(run_folder, tiny_clip, metrics=("psnr/truth",)))
+    assert set(result.failures) == {"full/fox-1/1", "full/owl-1/0"}
+    assert "fox-1" in result.failures["full/fox-1/1"]
+    assert len(result.rows) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ("text_alignement",)}, "no metric 'text_alignement'; did you mean text_alignment"),
+        ({"metrics": ("pick_score",)}, "pick_score cannot run: give --pick"),
+        ({"flow": "guess"}, "no flow estimator"),
+        ({"clip": "/nowhere"}, "no CLIP known here"),
+        ({"run": Path("/nowhere")}, "no such run folder"),
+        ({"manifest": Path("/nowhere.yaml")}, "nowhere.yaml"),
+    ],
+)
+def test_mistakes_are_named(run_folder, tiny_clip, change, message):
+    with pytest.raises(UserError, match=message):
+        evaluate.evaluate_run(replace(config(run_folder, tiny_clip), **change))
+
+
+def test_an_empty_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="no finished edit"):
+        evaluate.evaluate_run(EvaluateRun(run=tmp_path))
+
+
+def foreign(run_folder, tiny_clip, folder, **more):
+    return EvaluateVideos(
+        method="theirs",
+        videos=folder,
+        manifest=run_folder.parent.parent / "manifest.jsonl",
+        out=folder.parent / "scores",
+        clip=str(tiny_clip),
+        metrics=("psnr/truth", "text_alignment"),
+        **more,
+    )
+
+
+def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frames, tmp_path):
+    folder = tmp_path / "theirs"
+    truth = tmp_path / "clips"
+    write_frames(folder / "owl-1", read_clip(ClipSpec(path=str(truth / "owl-true"))).frames)
+    write_video(folder / "fox-1.mp4", make_frames(7, 1, height=64, width=80), 8)
+    write_video(folder / "extra.gif", make_frames(2, 1), 8)
+    result = evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder))
+    assert {row.edit for row in result.rows if row.variant == "theirs"} == {"owl-1"}
+    truths = [row.value for row in result.rows if row.variant == "theirs" and row.metric == "psnr/truth@1"]
+    assert truths == [100]
+    assert "80x64, the source 40x32" in result.failures["theirs/fox-1"]
+    assert "7 frames, the source 5" in result.failures["theirs/fox-1"]
+    assert result.failures["theirs/jeep-1"].startswith("missing")
+    assert result.alignment.unused == (folder / "extra.gif",)
+    assert "? " in str(result.alignment)
+    relaxed = evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder, resize=True, trim=True))
+    fox = [row for row in relaxed.rows if row.variant == "theirs" and row.edit == "fox-1"]
+    assert fox
+    assert "stretched from 80x64, the source 40x32" in fox[0].notes
+    assert "the first 5 of both" in fox[0].notes
+    write_video(folder / "owl-1.gif", make_frames(3, 1), 8)
+    shutil.rmtree(folder / "owl-1")
+    write_video(folder / "owl-1.mp4", make_frames(3, 1), 8)
+    with pytest.raises(UserError, match=r"ambiguous: owl-1\.mp4 and owl-1\.gif"):
+        evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder))
+
+
+def test_averages_are_over_clips_and_ignore_order():
+    def row(clip, edit, value):
+        known = {"category": "", "variant": "full", "seed": 0, "metric": "psnr/truth@1", "model": ""}
+        return rows.Row(clip=clip, edit=edit, value=value, defined=1, undefined=0, reason="", **known)
+
+    table = [row("a", "1", 1.0), row("a", "2", 3.0), row("b", "3", 10.0), row("c", "4", None)]
+    for order in (table, table[::-1]):
+        (mean,) = leaderboard.average(order)
+        assert (mean.value, mean.clips, mean.rows, mean.undefined) == (6.0, 2, 3, 1)
+    (mean,) = leaderboard.average(table[3:])
+    assert mean.value is None
+
+
+def test_damaged_rows_are_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"clip": "a"}\n')
+    with pytest.raises(UserError, match="line 1: not a row"):
+        rows.read_rows(tmp_path / "rows.jsonl")
+    with pytest.raises(UserError, match="run fatezero evaluate first"):
+        rows.read_rows(tmp_path / "none.jsonl")
+
+
+def test_every_metric_says_whether_it_can_run(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    report = {
+        name: (able, remedy) for name, able, remedy in models.runnable_metrics(Scoring(clip=str(tiny_clip)))
+    }
+    assert set(report) == {metric.id for metric in suite.METRICS}
+    assert report["text_alignment@1"] == (True, "")
+    assert "--pick" in report["pick_score@1"][1]
+    assert "alexnet" in report["lpips/truth@1"][1]
+    assert all(remedy for able, remedy in report.values() if not able)
+
+
+def test_metric_names_are_unique_and_the_default_suite_exists():
+    names = [metric.name for metric in suite.METRICS]
+    assert len(set(names)) == len(names)
+    assert [metric.name for metric in suite.choose()] == [name for name in names if name in suite.DEFAULT]
+    assert set(suite.DEFAULT) <= set(names)
+    assert all((metric.of_clip is None) != (metric.of_chunk is None) for metric in suite.METRICS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_any_number_of_processes_gives_the_same_rows(run_folder, tiny_clip, processes):
+    alone = evaluate.evaluate_run(config(run_folder, tiny_clip, out=run_folder / "one"))
+    shutil.rmtree(run_folder / "full" / "fox-1" / "masks")  # a failure and a damaged clip travel back as well
+    many = config(run_folder, tiny_clip, out=run_folder / f"of-{processes}", processes=processes)
+    shutil.rmtree(run_folder / "one")
+    alone = evaluate.evaluate_run(config(run_folder, tiny_clip, out=run_folder / "one"))
+    together = evaluate.evaluate_run(many)
+    assert together.rows == alone.rows
+    assert together.lines.read_bytes() == alone.lines.read_bytes()
+    assert leaderboard.average(together.rows) == leaderboard.average(alone.rows)
+    assert json.dumps(together.failures) == json.dumps(alone.failures)
