@@ -1,1 +1,26 @@
-"""Picturebook: the embedded world, its clips with known truth, and the models trained on it."""
+"""Picturebook: the embedded world, its clips with known truth, and the models trained on it.
+
+Light on purpose: importing this needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fatezero.types import ClipSpec, EditRequest
+
+_HERE = Path(__file__).parent
+CHECKPOINT = _HERE / "weights" / "picturebook"
+"""The text-to-image model, in diffusers layout."""
+CLIP = _HERE / "weights" / "picturebook-clip"
+"""The judge, an open_clip `local-dir:` folder."""
+DEMO = EditRequest(
+    id="demo",
+    clip=ClipSpec(path=str(_HERE / "assets" / "demo.mp4")),
+    source_prompt="a jeep on the road",
+    target_prompt="a red jeep on the road",
+    edited_words=("jeep",),
+    target_words=("red", "jeep"),
+    category="attribute",
+)
+"""What `fatezero edit` does when it is told nothing."""

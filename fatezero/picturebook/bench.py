@@ -1,0 +1,151 @@
+"""Picturebook-Bench: which clips and edits it holds, and how its files are written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fatezero.data.video import write_video
+from fatezero.picturebook.clips import ClipRecipe, TrueClip, render_clip
+from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, held_out
+
+FPS = 8
+CLIPS = 30
+LONG_CLIPS = 3
+LONG = 64  # frames of a long clip
+# Two edits a clip; five clips hold each category twice.
+CATEGORIES = (
+    ("style", "attribute"),
+    ("object", "shape"),
+    ("background", "style"),
+    ("attribute", "object"),
+    ("shape", "background"),
+)
+SIMILAR = {
+    **{"fox": "wolf", "wolf": "fox", "tiger": "leopard", "leopard": "tiger", "cat": "dog", "dog": "cat"},
+    **{"car": "jeep", "jeep": "car", "bus": "truck", "truck": "bus", "lion": "bear", "bear": "lion"},
+}
+VEHICLES = ("car", "jeep", "bus", "train", "truck")
+
+
+@dataclass(frozen=True)
+class BenchEdit:
+    """One edit of the bench.
+
+    Attributes:
+        recipe: the source clip.
+        target: the edited scene.
+        category: style, attribute, object, shape or background.
+    """
+
+    recipe: ClipRecipe
+    target: Scene
+    category: str
+
+    @property
+    def words(self) -> tuple[list[str], list[str]]:
+        """Words of the source prompt that the edit changes, and those of the target prompt that stand for them."""
+        source, target = self.recipe.scene, self.target
+        match self.category:
+            case "style":
+                return [], str(target.style).split()[1:] if target.style != "pixel art" else ["pixel", "art"]
+            case "attribute":
+                return [source.object], [str(target.colour), target.object]
+            case "background":
+                return source.background.split(), target.background.split()
+            case _:
+                return [source.object], [target.object]
+
+
+def edit_scene(scene: Scene, category: str, rng: np.random.Generator) -> Scene:
+    """The scene after a random edit of a category."""
+    match category:
+        case "style":
+            return replace(scene, style=STYLES[rng.integers(len(STYLES))])
+        case "attribute":
+            return replace(scene, colour=list(COLOURS)[rng.integers(len(COLOURS))])
+        case "object":
+            return replace(scene, object=SIMILAR[scene.object])
+        case "shape":
+            kin = [name for name in OBJECTS if (name in VEHICLES) == (scene.object in VEHICLES)]
+            others = [name for name in kin if name not in (scene.object, SIMILAR.get(scene.object))]
+            return replace(scene, object=others[rng.integers(len(others))])
+        case _:
+            others = [name for name in BACKGROUNDS if name != scene.background]
+            return replace(scene, background=others[rng.integers(len(others))])
+
+
+def draw_clip(number: int, frames: int = 16) -> list[BenchEdit]:
+    """Clip number `number` and its two edits: all scenes seen in training if even, all targets held out if odd."""
+    rng = np.random.default_rng([number, 5])
+    categories = CATEGORIES[number % len(CATEGORIES)]
+    rare = number % 2 == 1
+    names = list(SIMILAR) if "object" in categories else OBJECTS
+    while True:
+        scene = Scene(object=names[rng.integers(len(names))], background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
+        targets = [edit_scene(scene, category, rng) for category in categories]
+        if not held_out(scene) and all(held_out(target) == rare for target in targets):
+            break
+    pan = float(rng.choice([0, 0, -24, 24]))
+    recipe = ClipRecipe(scene=scene, seed=1000 + number, frames=frames, pan=pan)
+    return [BenchEdit(recipe, target, category) for target, category in zip(targets, categories, strict=True)]
+
+
+def as_entry(edit: BenchEdit, clip: str) -> dict[str, Any]:
+    """An edit as the manifest states it; `truth` holds what renders it again."""
+    edited, target = edit.words
+    return {
+        "id": f"{Path(clip).stem}-{edit.category}",
+        "clip": clip,
+        "source_prompt": edit.recipe.scene.caption,
+        "target_prompt": edit.target.caption,
+        "edited_words": edited,
+        "target_words": target,
+        "category": edit.category,
+        "seed": edit.recipe.seed,
+        "truth": {
+            "recipe": asdict(edit.recipe),
+            "target": asdict(edit.target),
+            "held_out": held_out(edit.target),
+        },
+    }
+
+
+def render_truth(truth: dict[str, Any]) -> tuple[TrueClip, TrueClip]:
+    """Render what a manifest's `truth` block names.
+
+    Args:
+        truth: of one edit, as `read_manifest` gives it.
+
+    Returns:
+        The source clip with its truth, and the true edited clip with its own.
+    """
+    stated = truth["recipe"]
+    recipe = ClipRecipe(**{**stated, "scene": Scene(**stated["scene"])})
+    return render_clip(recipe), render_clip(recipe.edited(Scene(**truth["target"])))
+
+
+def write_bench(folder: Path) -> None:
+    """Write `manifest.yaml`, `long.yaml` and `clips/*.mp4`: the bench as it is shipped.
+
+    Args:
+        folder: datasets/picturebook.
+    """
+    plans = {
+        "manifest": [draw_clip(number) for number in range(CLIPS)],
+        "long": [draw_clip(CLIPS + number, LONG) for number in range(LONG_CLIPS)],
+    }
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    for name, clips in plans.items():
+        entries = []
+        for edits in clips:
+            recipe = edits[0].recipe
+            clip = f"clips/{recipe.scene.object}-{recipe.scene.background.replace(' ', '-')}-{recipe.seed}.mp4"
+            write_video(folder / clip, render_clip(recipe).frames, FPS)
+            entries += [as_entry(edit, clip) for edit in edits]
+        manifest = {"name": f"picturebook-{'bench' if name == 'manifest' else name}", "edits": entries}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False, width=100))
