@@ -20,7 +20,7 @@ from fatezero.config import BlendingConfig, FusionConfig, MethodConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import Step, move, predicted_noise
 from fatezero.diffusion.denoiser import Branch, Denoiser
-from fatezero.diffusion.inversion import CrossMaps, Trajectory
+from fatezero.diffusion.inversion import CrossMaps, Needs, Trajectory
 from fatezero.errors import UserError
 
 
@@ -68,6 +68,13 @@ class EditPlan:
     source_tokens: tuple[int, ...] = ()
     target_tokens: tuple[int, ...] = ()
     latent_steps: range = range(0)
+
+    @property
+    def needs(self) -> Needs:
+        """What is asked of the source's attention: edit step k asks for inversion step N - 1 - k."""
+        last = len(self.steps) - 1
+        crosses = (last - index for index, mix in enumerate(self.cross) if mix is not None)
+        return Needs(self.fused_sites, frozenset(last - index for index in self.self_steps), frozenset(crosses))
 
     def fuses(self, index: int) -> bool:
         """Whether an edit step needs the source's attention."""
@@ -182,12 +189,7 @@ def edit(
 
 
 def _check_kept(plan: EditPlan, trajectory: Trajectory | None) -> None:
-    if trajectory is None or trajectory.keeping is None:
-        return
-    last = len(plan.steps) - 1
-    selfs = [last - index for index in plan.self_steps]
-    crosses = [last - index for index, mix in enumerate(plan.cross) if mix is not None]
-    if not trajectory.keeping.covers(plan.fused_sites, selfs, crosses):
+    if trajectory and trajectory.keeping and not plan.needs <= trajectory.keeping.needs:
         raise UserError(
             "The inversion kept less of the source's attention than this edit fuses: invert with the edit's own windows "
             "and layers, or with backend 'recompute'."

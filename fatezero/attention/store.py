@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
@@ -94,14 +95,16 @@ class KeepMaps:
 class LayerRecorder:
     """Records some layers the way a backend does."""
 
-    def __init__(self, backend: Backend, sites: Collection[str]) -> None:
+    def __init__(self, backend: Backend, sites: Collection[str], kinds: Collection[str]) -> None:
+        """Record sites of some names and kinds ("self", "cross")."""
         self._backend = backend
         self._sites = sites
+        self._kinds = kinds
         self.recording: Recording = {}
 
     def see(self, site: Site, queries: Tensor, keys: Tensor, key_positions: Tensor | None) -> None:
         """Record the layer if it is wanted."""
-        if site.name in self._sites:
+        if site.name in self._sites and site.kind in self._kinds:
             self.recording |= self._backend.record(site, queries, keys, key_positions)
 
 
@@ -136,10 +139,10 @@ class MemoryStore:
 
 
 class DiskStore:
-    """Keeps each recording as a safetensors file in a folder."""
+    """Keeps each recording as a safetensors file in a temporary folder, which goes when the store does."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="fatezero-")
         self.bytes_kept = 0
 
     def put(self, key: Key, recording: Recording) -> None:
@@ -153,7 +156,7 @@ class DiskStore:
         return recording
 
     def _path(self, key: Key) -> Path:
-        return self._folder / f"step{key[0]:04d}-chunk{key[1]:04d}.safetensors"
+        return Path(self._folder.name) / f"step{key[0]:04d}-chunk{key[1]:04d}.safetensors"
 
 
 def _bytes(recording: Mapping[str, Tensor]) -> int:

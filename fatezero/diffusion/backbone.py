@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +14,13 @@ from torch import Tensor
 from fatezero.attention.alignment import Prompt, read_prompt
 from fatezero.attention.sites import Site, attention_sites
 from fatezero.config import RuntimeConfig
+from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, pixels_per_latent
 from fatezero.diffusion.ddim import PredictionType
 from fatezero.errors import UserError
+from fatezero.types import Frames
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-
-WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 
 
 def choose_device(name: str) -> torch.device:
@@ -126,14 +125,8 @@ class Backbone:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the names and bytes of the checkpoint's configurations and weights."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
-            if path.suffix in {".json", ".txt", ".safetensors"}:
-                digest.update(path.relative_to(self.folder).as_posix().encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        """SHA-256 of the checkpoint's files."""
+        return checkpoint_digest(self.folder)
 
     def read_prompt(self, text: str) -> Prompt:
         """Tokenise a prompt. Raises UserError if it is longer than the text encoder's context."""
@@ -193,15 +186,8 @@ class Backbone:
         output: Tensor = self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=text.to(self.dtype)).sample
         return output.to(latents.dtype)
 
-    @cached_property
-    def pixels_per_latent(self) -> int:
-        """Downsampling of the autoencoder."""
-        config = self.vae.config
-        blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
-        return int(2 ** (len(blocks) - 1))
-
     def _check_size(self, height: int, width: int) -> None:
-        unit = self.pixels_per_latent
+        unit = pixels_per_latent(self.vae.config)
         if height % unit or width % unit:
             fitting = f"{max(height // unit, 1) * unit} x {max(width // unit, 1) * unit}"
             raise UserError(
@@ -224,47 +210,13 @@ class Backbone:
         _ = self.sites
 
 
-def checkpoint_folder(checkpoint: str) -> Path:
-    """Where a checkpoint's files are: a folder as it is, "picturebook" as shipped, anything else from the hub.
-
-    Raises:
-        UserError: if there is no such checkpoint, or it has no safetensors weights.
-    """
-    from fatezero import picturebook  # noqa: PLC0415  (a path only)
-
-    folder = picturebook.CHECKPOINT if checkpoint == "picturebook" else Path(checkpoint)
-    if not folder.is_dir():
-        folder = _download(checkpoint)
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"{checkpoint} has no model_index.json: give a folder in diffusers' Stable Diffusion layout.")
-    for part in WEIGHTED_PARTS:
-        if not any((folder / part).glob("*.safetensors")):
-            raise UserError(
-                f"{checkpoint} has no safetensors weights in {part}/; other formats can run code and are not read. "
-                "Save it again with save_pretrained(..., safe_serialization=True)."
-            )
-    return folder
-
-
-def _download(checkpoint: str) -> Path:
-    from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
-
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
-        raise UserError(f"There is no checkpoint folder {checkpoint}: give a folder, a hub id owner/name, or 'picturebook'.")
-    try:
-        return Path(DiffusionPipeline.download(checkpoint, use_safetensors=True))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{checkpoint} is neither a folder here nor a checkpoint with safetensors weights that the hub gives out: "
-            "check the spelling and the network, or give a folder."
-        ) from error
-
-
 def _load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
-    from diffusers.utils import logging  # noqa: PLC0415
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
-    logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         return DiffusionPipeline.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, safety_checker=None, feature_extractor=None,
@@ -275,14 +227,15 @@ def _load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
         raise UserError(f"{folder} does not load as a Stable Diffusion checkpoint: {reason}") from error
 
 
-def cast_frames(frames: Any) -> Tensor:
-    """uint8 F,H,W,3 (an array) as float F,3,H,W in [0, 1]."""
+def to_unit_range(frames: Frames) -> Tensor:
+    """uint8 F,H,W,3 as float64 F,3,H,W in [0, 1]."""
     return torch.from_numpy(frames).permute(0, 3, 1, 2).double().div(255)
 
 
-def to_bytes(frames: Tensor) -> Any:
-    """Float F,3,H,W in [0, 1] as a uint8 F,H,W,3 array, rounded to nearest."""
-    return frames.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+def to_bytes(frames: Tensor) -> Frames:
+    """Float F,3,H,W in [0, 1] as uint8 F,H,W,3, rounded to nearest."""
+    rounded: Frames = frames.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    return rounded
 
 
 def join(texts: Sequence[Tensor], frames: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,35 +15,48 @@ from fatezero.errors import UserError
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What edits of a clip will ask of the source's attention.
+
+    Attributes:
+        sites: fused layers.
+        self_steps: inversion steps whose self-attention is asked for.
+        cross_steps: inversion steps whose cross-attention is asked for.
+    """
+
+    sites: frozenset[str] = frozenset()
+    self_steps: frozenset[int] = frozenset()
+    cross_steps: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.sites and (self.self_steps or self.cross_steps))
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(self.sites | other.sites, self.self_steps | other.self_steps, self.cross_steps | other.cross_steps)
+
+    def __le__(self, other: Needs) -> bool:
+        return self | other == other
+
+
+@dataclass(frozen=True)
 class Keeping:
-    """What of the source's attention an edit will ask for, beyond the latents.
+    """The source's attention between inversion and edit, beyond the latents.
 
     Attributes:
         backend: how it is kept.
         store: where.
-        self_sites: fused self-attention layers.
-        cross_sites: fused cross-attention layers.
-        self_steps: inversion steps in which self-attention is kept.
-        cross_steps: inversion steps in which cross-attention is kept.
+        needs: what is kept.
     """
 
     backend: Backend
     store: Store
-    self_sites: frozenset[str]
-    cross_sites: frozenset[str]
-    self_steps: frozenset[int]
-    cross_steps: frozenset[int]
+    needs: Needs
 
     def recorders(self, step: int, chunks: int) -> list[LayerRecorder]:
         """One recorder for each chunk at an inversion step; none where nothing is kept."""
-        sites = self.self_sites if step in self.self_steps else frozenset[str]()
-        sites |= self.cross_sites if step in self.cross_steps else frozenset[str]()
-        return [LayerRecorder(self.backend, sites) for _ in range(chunks)] if sites else []
-
-    def covers(self, sites: frozenset[str], self_steps: Collection[int], cross_steps: Collection[int]) -> bool:
-        """Whether the attention of these layers was kept at these inversion steps."""
-        kept_sites = sites <= self.self_sites | self.cross_sites
-        return kept_sites and self.self_steps.issuperset(self_steps) and self.cross_steps.issuperset(cross_steps)
+        wanted = {"self": step in self.needs.self_steps, "cross": step in self.needs.cross_steps}
+        kinds = frozenset(kind for kind, asked in wanted.items() if asked)
+        return [LayerRecorder(self.backend, self.needs.sites, kinds) for _ in range(chunks)] if kinds else []
 
     def keep(self, step: int, layers: Sequence[LayerRecorder]) -> None:
         """Put the chunks' recordings of a step away."""

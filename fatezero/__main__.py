@@ -1,0 +1,7 @@
+"""`python -m fatezero` is `fatezero`."""
+
+import sys
+
+from fatezero.cli import main
+
+sys.exit(main())

@@ -1,0 +1,130 @@
+"""What `fatezero edit` does between parsing and printing."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fatezero import picturebook
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.data.manifest import read_manifest, request_from_json
+from fatezero.diffusion.checkpoint import checkpoint_folder, native_size
+from fatezero.errors import UserError
+from fatezero.lightning.datamodule import EditDataModule, group_requests, sized
+from fatezero.lightning.modules import EditingModule
+from fatezero.lightning.writers import ResultWriter
+from fatezero.options import EditOptions
+from fatezero.types import ClipSpec, EditRequest
+
+
+def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig) -> int:
+    """Edit what the options name and write the results.
+
+    Returns:
+        0 if every edit was written, 1 if any failed.
+
+    Raises:
+        UserError: for options that do not fit each other or the checkpoint.
+    """
+    folder = Path(options.out) / _safe_name("variant", options.variant)
+    requests, unreadable = _at_native_size(_requests(options), checkpoint_folder(options.model))
+    jobs = group_requests(requests, method)
+    print(f"{len(requests)} edits of {len(jobs)} clips with {options.model}, {method.steps} steps, into {folder}")
+    writer = ResultWriter(folder, print)
+    if jobs:
+        _predict(EditingModule(options.model, runtime, StepBar, tqdm.write), EditDataModule(jobs), writer)
+    failures = [*unreadable, *writer.failures]
+    for name, reason in failures:
+        print(f"fatezero: {name}: {reason}", file=sys.stderr)
+    written = len(requests) + len(unreadable) - len(failures)
+    print(f"{written} edits written to {folder}; look at side_by_side.mp4 in each." if written else "Nothing was written.")
+    return 1 if failures else 0
+
+
+def _requests(options: EditOptions) -> Sequence[EditRequest]:
+    single = {"clip": options.clip, "source": options.source, "target": options.target}
+    given = [name for name, value in single.items() if value is not None]
+    if options.manifest is not None:
+        if given:
+            raise UserError(f"--{given[0]} and --manifest were both given: a manifest names its own clips and prompts.")
+        return read_manifest(options.manifest, options.root).requests
+    if not given:
+        return (_demo(options),)
+    missing = [name for name in single if name not in given]
+    if missing:
+        raise UserError(f"--{missing[0]} is missing: one edit needs --clip, --source and --target.")
+    clip = ClipSpec(**{field.name: getattr(options, field.name) for field in fields(ClipSpec) if field.name != "path"}, path=options.clip or "")
+    name = options.id or _slug(f"{Path(clip.path).stem}-{options.target}")
+    return (
+        request_from_json({
+            "id": name, "clip": {field.name: getattr(clip, field.name) for field in fields(ClipSpec)},
+            "source_prompt": options.source, "target_prompt": options.target, "edited_words": list(options.edited_words),
+            "target_words": list(options.target_words), "seed": options.seed,
+        }, "the command line"),
+    )
+
+
+def _demo(options: EditOptions) -> EditRequest:
+    if options.edited_words or options.target_words:
+        raise UserError("--edited-words was given without --clip, --source and --target, whose words they would be.")
+    return picturebook.DEMO
+
+
+def _at_native_size(
+    requests: Sequence[EditRequest], checkpoint: Path
+) -> tuple[list[EditRequest], list[tuple[str, str]]]:
+    """The requests at the checkpoint's own scale, and those whose clips cannot be read, with the reason."""
+    native, unit = native_size(checkpoint)
+    ready, unreadable = [], []
+    for request in requests:
+        try:
+            ready.append(replace(request, clip=sized(request.clip, native, unit)))
+        except UserError as error:
+            unreadable.append((request.id, str(error)))
+    return ready, unreadable
+
+
+def _predict(module: EditingModule, data: EditDataModule, writer: ResultWriter) -> None:
+    from lightning import Trainer  # noqa: PLC0415
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    trainer = Trainer(
+        accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=False, callbacks=[writer], inference_mode=True,
+    )
+    trainer.predict(module, data, return_predictions=False)
+
+
+class StepBar:
+    """A bar for each stage of one request."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: tqdm | None = None  # type: ignore[type-arg]
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if self._bar is None or done == 1:
+            self._bar = tqdm(total=total, desc=f"{self._name} {stage}", unit="step")
+        self._bar.update()
+        if done == total:
+            self._bar.close()
+
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:80] or "edit"
+
+
+def _safe_name(option: str, name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", name):
+        raise UserError(f"--{option} is {name!r}: it names a folder, so use letters, digits, '.', '_' and '-' alone.")
+    return name

@@ -1,0 +1,87 @@
+"""Where a checkpoint's files are, and what they say without loading any weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fatezero import picturebook
+from fatezero.errors import UserError
+
+WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+
+
+def checkpoint_folder(checkpoint: str) -> Path:
+    """Where a checkpoint's files are: a folder as it is, "picturebook" as shipped, anything else from the hub.
+
+    Raises:
+        UserError: if there is no such checkpoint, or it has no safetensors weights.
+    """
+    folder = picturebook.CHECKPOINT if checkpoint == "picturebook" else Path(checkpoint).expanduser()
+    if not folder.is_dir():
+        folder = _download(checkpoint)
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"{checkpoint} has no model_index.json: give a folder in diffusers' Stable Diffusion layout.")
+    for part in WEIGHTED_PARTS:
+        if not any((folder / part).glob("*.safetensors")):
+            raise UserError(
+                f"{checkpoint} has no safetensors weights in {part}/; other formats can run code and are not read. "
+                "Save it again with save_pretrained(..., safe_serialization=True)."
+            )
+    return folder
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a checkpoint's configurations and weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in {".json", ".txt", ".safetensors"}:
+            digest.update(path.relative_to(folder).as_posix().encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def pixels_per_latent(vae_config: Any) -> int:
+    """Downsampling of an autoencoder, from its configuration."""
+    blocks = vae_config.get("block_out_channels") or vae_config["encoder_block_out_channels"]
+    return int(2 ** (len(blocks) - 1))
+
+
+def native_size(folder: Path) -> tuple[int, int]:
+    """The side of the square that a checkpoint was trained on, and the unit that frame sizes are best multiples of.
+
+    Raises:
+        UserError: if the checkpoint's configurations cannot be read.
+    """
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text())
+        vae = json.loads((folder / "vae" / "config.json").read_text())
+        sample = unet["sample_size"]
+        scale = pixels_per_latent(vae)
+        side = (min(sample) if isinstance(sample, list) else sample) * scale
+        return side, scale * 2 ** (len(unet["down_block_types"]) - 1)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{folder} has no readable unet/config.json and vae/config.json ({error}).") from error
+
+
+def fitting_size(height: int, width: int, native: int, unit: int) -> tuple[int, int]:
+    """The size nearest a clip's shape whose short side is the checkpoint's own, in multiples of the unit."""
+    scale = native / min(height, width)
+    return max(round(height * scale / unit), 1) * unit, max(round(width * scale / unit), 1) * unit
+
+
+def _download(checkpoint: str) -> Path:
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
+        raise UserError(f"There is no checkpoint folder {checkpoint}: give a folder, a hub id owner/name, or 'picturebook'.")
+    from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
+
+    try:
+        return Path(DiffusionPipeline.download(checkpoint, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint} is neither a folder here nor a checkpoint with safetensors weights that the hub gives out: "
+            "check the spelling and the network, or give a folder."
+        ) from error

@@ -1,0 +1,52 @@
+"""Writes every prediction as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from fatezero.errors import UserError
+from fatezero.lightning.modules import EditingModule, Outcome
+from fatezero.output import save_result
+
+
+class ResultWriter(BasePredictionWriter):
+    """Saves each edit in a folder named by its request.
+
+    Attributes:
+        failures: the requests that came to nothing, and why.
+    """
+
+    def __init__(self, folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(write_interval="batch")
+        self._folder = folder
+        self._report = report
+        self.failures: list[tuple[str, str]] = []
+
+    def write_on_batch_end(  # noqa: PLR0917
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Save the outcomes of one job."""
+        editor = cast("EditingModule", pl_module).editor
+        for outcome in cast("list[Outcome]", prediction):
+            folder = self._folder / outcome.request.id
+            try:
+                if isinstance(outcome.result, UserError):
+                    raise outcome.result
+                save_result(
+                    folder, outcome.result, outcome.request, outcome.fps, outcome.notes, editor.backbone, editor.runtime
+                )
+                self._report(f"{outcome.request.id}: {folder}")
+            except UserError as error:
+                self.failures.append((outcome.request.id, str(error)))

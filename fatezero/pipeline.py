@@ -1,0 +1,328 @@
+"""From frames to edited frames: invert a clip once, edit it as often as wanted. Needs neither files nor Lightning."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import or_
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fatezero.blending.mask import WordMask, word_attention
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
+from fatezero.diffusion.ddim import Step, move, schedule
+from fatezero.diffusion.denoiser import Denoiser, video_denoiser
+from fatezero.diffusion.inversion import Trajectory, invert
+from fatezero.editing import EditPlan, EditStep, edit, plan_edit
+from fatezero.errors import UserError
+from fatezero.planning import GB, Choice, Shapes, choose_backend
+from fatezero.settings import recommended_method
+from fatezero.types import Frames
+
+Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One edit of a clip.
+
+    Attributes:
+        prompt: describes the clip as it should become.
+        edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
+        target_words: words of this prompt that stand for them; needed to blend latents by both.
+        seed: of SDEdit's noise.
+        method: the configuration.
+    """
+
+    prompt: str
+    edited_words: tuple[str, ...] = ()
+    target_words: tuple[str, ...] = ()
+    seed: int = 0
+    method: MethodConfig
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A clip carried to noise, ready for its edits.
+
+    Attributes:
+        source_frames: uint8 F,H,W,3.
+        prompt: the source prompt.
+        clean: F,C,h,w latents of the frames.
+        trajectory: None where no edit needs one (SDEdit).
+        choice: how the source's attention is kept.
+        chunk: frames in one UNet call, as in `RuntimeConfig`.
+        seconds: of encoding and inverting.
+    """
+
+    source_frames: Frames
+    prompt: str
+    clean: Tensor
+    trajectory: Trajectory | None
+    choice: Choice
+    chunk: int | None
+    seconds: dict[str, float]
+
+    @property
+    def bytes_kept(self) -> dict[str, int]:
+        """Bytes held between inversion and edit: latents, averaged cross maps, attention."""
+        trajectory = self.trajectory
+        if trajectory is None:
+            return {"latents": self.clean.nbytes, "cross_maps": 0, "attention": 0}
+        maps = trajectory.cross_maps
+        return {
+            "latents": trajectory.latents.nbytes,
+            "cross_maps": 0 if maps is None else maps.nbytes,
+            "attention": trajectory.keeping.store.bytes_kept if trajectory.keeping else 0,
+        }
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """An edited clip.
+
+    Attributes:
+        frames: uint8 F,H,W,3.
+        source_frames: uint8 F,H,W,3.
+        source_prompt: describes the clip.
+        target: what was asked.
+        latents: F,C,h,w of the edited frames.
+        masks: float F,H,W in [0, 1]: share of the blended steps in which a pixel was free to change; None where
+            nothing was blended.
+        attention: by edited word, float F,m,n in [0, 1]: its cross-attention in the source, averaged over the
+            steps, over each frame's maximum.
+        choice: how the source's attention was kept.
+        bytes_kept: between inversion and edit.
+        seconds: by stage.
+        peak_memory_bytes: of the process on the CPU, of the allocator on CUDA.
+    """
+
+    frames: Frames
+    source_frames: Frames
+    source_prompt: str
+    target: Target
+    latents: Tensor
+    masks: npt.NDArray[np.float32] | None
+    attention: dict[str, npt.NDArray[np.float32]]
+    choice: Choice
+    bytes_kept: dict[str, int]
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+
+
+class FateZero:
+    """A checkpoint that edits clips.
+
+    Example:
+        >>> editor = FateZero.load("picturebook")
+        >>> result = editor.edit(frames, "a jeep on the road", "a bus on the road", edited_words=("jeep",))
+        >>> write_video("bus.mp4", result.frames, fps=8)
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
+        report: Callable[[str], None] = print,
+    ) -> None:
+        """Take the networks, how to run them, and who is told what was chosen and what it came to."""
+        self.backbone = backbone
+        self.runtime = runtime
+        self._report = report
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str = "picturebook",
+        runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
+        report: Callable[[str], None] = print,
+    ) -> FateZero:
+        """Load a checkpoint: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
+
+        Raises:
+            UserError: if it cannot be loaded.
+        """
+        return cls(Backbone.load(checkpoint, runtime), runtime, report)
+
+    @cached_property
+    def method(self) -> MethodConfig:
+        """The configuration recommended for the checkpoint; the original's where it recommends none."""
+        return recommended_method(self.backbone.folder)
+
+    def edit(
+        self,
+        frames: Frames,
+        source_prompt: str,
+        target_prompt: str,
+        *,
+        edited_words: Sequence[str] = (),
+        target_words: Sequence[str] = (),
+        method: MethodConfig | None = None,
+        seed: int = 0,
+        progress: Progress = no_progress,
+    ) -> EditResult:
+        """Edit a clip.
+
+        Args:
+            frames: uint8 F,H,W,3.
+            source_prompt: describes the clip.
+            target_prompt: describes the edit.
+            edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
+            target_words: words of the target prompt that stand for them; needed to blend latents by both.
+            method: the configuration; None is the one recommended for the checkpoint.
+            seed: of a sampled posterior and of SDEdit's noise.
+            progress: called after every step with the stage and how far it is.
+
+        Raises:
+            UserError: for frames, words or settings that do not fit.
+        """
+        target = Target(
+            prompt=target_prompt, edited_words=tuple(edited_words), target_words=tuple(target_words), seed=seed,
+            method=self.method if method is None else method,
+        )
+        return self.edit_inverted(self.invert(frames, source_prompt, [target], progress), target, progress)
+
+    @torch.no_grad()
+    def invert(self, frames: Frames, prompt: str, targets: Sequence[Target], progress: Progress = no_progress) -> Inversion:
+        """Invert a clip for some edits that agree in what the inversion depends on.
+
+        Args:
+            frames: uint8 F,H,W,3.
+            prompt: the source prompt.
+            targets: the edits to come; they say what of the source's attention is kept.
+            progress: called after every step.
+
+        Raises:
+            UserError: for frames, words or settings that do not fit.
+        """
+        method = targets[0].method
+        _check_frames(frames)
+        plans = [self._plan(prompt, target) for target in targets]
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(targets[0].seed) if method.posterior == "sample" else None
+        clean = torch.cat([self.backbone.encode(to_unit_range(frame[None]), generator) for frame in frames])
+        encoded = time.perf_counter()
+        with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk) as denoiser:
+            needs = reduce(or_, (plan.needs for plan in plans))
+            choice = choose_backend(self.runtime, needs, self._shapes(denoiser, clean, method), self.backbone.device)
+            self._report(f"{len(frames)} frames in {len(denoiser.chunks)} chunks; {choice}")
+            trajectory = None
+            if method.sdedit_strength is None:
+                trajectory = invert(
+                    denoiser, clean, prompt, schedule(self.backbone.scheduler_config, method.steps),
+                    method.blending.mask_downsampling if method.blending else None,
+                    choice.keeping(needs, self.backbone.device) if needs else None,
+                    lambda i: progress("inversion", i + 1, method.steps),
+                )
+        seconds = {"encode": encoded - started, "inversion": time.perf_counter() - encoded}
+        inversion = Inversion(frames, prompt, clean, trajectory, choice, self.runtime.chunk, seconds)
+        self._report("kept " + ", ".join(f"{name} {kept / GB:.3f} GB" for name, kept in inversion.bytes_kept.items()))
+        return inversion
+
+    @torch.no_grad()
+    def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
+        """Edit a clip from its inversion."""
+        plan = self._plan(inversion.prompt, target)
+        masks = _MaskAverage(inversion.source_frames.shape[1:3])
+        started = time.perf_counter()
+
+        def on_step(step: EditStep) -> None:
+            masks.add(step)
+            progress("editing", step.index + 1, len(plan.steps))
+
+        with video_denoiser(self.backbone, target.method, len(inversion.clean), inversion.chunk) as denoiser:
+            latents = edit(denoiser, plan, self._noisy(inversion, plan, target), inversion.trajectory, on_step)
+        edited = time.perf_counter()
+        frames = np.concatenate([to_bytes(self.backbone.decode(latent[None])) for latent in latents])
+        seconds = inversion.seconds | {"editing": edited - started, "decode": time.perf_counter() - edited}
+        return EditResult(
+            frames, inversion.source_frames, inversion.prompt, target, latents.cpu(), masks.mean(),
+            self._attention(inversion, target), inversion.choice, inversion.bytes_kept, seconds,
+            peak_memory(self.backbone.device),
+        )
+
+    def _plan(self, source_prompt: str, target: Target) -> EditPlan:
+        return plan_edit(
+            self.backbone, target.method, _walked_steps(self.backbone, target.method), source_prompt, target.prompt,
+            target.edited_words, target.target_words,
+        )
+
+    def _noisy(self, inversion: Inversion, plan: EditPlan, target: Target) -> Tensor:
+        if inversion.trajectory is not None:
+            return inversion.trajectory.latents[-1]
+        generator = torch.Generator().manual_seed(target.seed)
+        noise = torch.randn(inversion.clean.shape, generator=generator, dtype=torch.float32).to(inversion.clean)
+        return move(inversion.clean, noise, 1.0, plan.steps[-1].alpha_noisy)
+
+    def _shapes(self, denoiser: Denoiser, clean: Tensor, method: MethodConfig) -> Shapes:
+        chained = denoiser.positions[0] is not None
+        return Shapes(
+            self.backbone.sites, (clean.shape[-2], clean.shape[-1]), denoiser.chunks,
+            len(method.key_frames) if chained else 1, method.key_frames_min_width, self.backbone.context,
+            self.backbone.dtype.itemsize,
+        )
+
+    def _attention(self, inversion: Inversion, target: Target) -> dict[str, npt.NDArray[np.float32]]:
+        if inversion.trajectory is None or inversion.trajectory.cross_maps is None:
+            return {}
+        prompt = self.backbone.read_prompt(inversion.prompt)
+        maps = inversion.trajectory.cross_maps.mean(0)
+        seen = {word: word_attention(maps, prompt.tokens_of(word)) for word in target.edited_words}
+        return {word: (a / a.amax((1, 2), keepdim=True)).float().cpu().numpy() for word, a in seen.items()}
+
+
+def _walked_steps(backbone: Backbone, method: MethodConfig) -> tuple[Step, ...]:
+    steps = schedule(backbone.scheduler_config, method.steps)
+    return steps if method.sdedit_strength is None else steps[: max(1, round(method.sdedit_strength * len(steps)))]
+
+
+def _check_frames(frames: Frames) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise UserError(f"frames are {frames.dtype} {frames.shape}: give at least one frame as uint8 F,H,W,3.")
+
+
+class _MaskAverage:
+    """Share of the blended steps in which a pixel was free to change."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
+        self._sum: Tensor | None = None
+        self._steps = 0
+
+    def add(self, step: EditStep) -> None:
+        used: list[WordMask] = [step.attention_mask] if step.attention_mask else list(step.latent_masks)
+        if used:
+            free = torch.stack([mask.hard(self._size) for mask in used]).any(0).float().cpu()
+            self._sum = free if self._sum is None else self._sum + free
+            self._steps += 1
+
+    def mean(self) -> npt.NDArray[np.float32] | None:
+        return None if self._sum is None else (self._sum / self._steps).numpy()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes so far: of CUDA's allocator, else the process's resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
+
+
+def method_of_inversion(method: MethodConfig) -> MethodConfig:
+    """The method with everything taken out that the inversion does not depend on: equal values share an inversion."""
+    blending = None if method.blending is None else replace(
+        type(method.blending)(), mask_downsampling=method.blending.mask_downsampling
+    )
+    return replace(method, guidance_scale=1.0, fusion=None, blending=blending)

@@ -1,0 +1,135 @@
+"""Which backend keeps the source's attention, where, and how many bytes that takes: said before the work starts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+
+from fatezero.attention.sites import Site
+from fatezero.attention.spatiotemporal import Chunk
+from fatezero.attention.store import Backend, DiskStore, KeepMaps, KeepQueriesAndKeys, MemoryStore, Store
+from fatezero.config import RuntimeConfig
+from fatezero.diffusion.inversion import Keeping, Needs
+from fatezero.errors import UserError
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the size of a recording depends on.
+
+    Attributes:
+        sites: of the UNet.
+        latent_size: rows and columns of the latent.
+        chunks: pieces of the clip.
+        key_frames: how many frames each frame attends to.
+        key_frames_min_width: layers with fewer channels attend to their own frame only.
+        context: tokens of the prompt with padding.
+        itemsize: bytes of one number in the networks' dtype.
+    """
+
+    sites: tuple[Site, ...]
+    latent_size: tuple[int, int]
+    chunks: tuple[Chunk, ...]
+    key_frames: int
+    key_frames_min_width: int
+    context: int
+    itemsize: int
+
+
+def bytes_per_step(backend: Literal["qk", "maps"], kind: Literal["self", "cross"], names: frozenset[str], shapes: Shapes) -> int:
+    """Bytes that a backend keeps of one step's self- or cross-attention, exactly."""
+    frames = sum(len(chunk.frames) for chunk in shapes.chunks)
+    total = 0
+    for site in shapes.sites:
+        if site.kind != kind or site.name not in names:
+            continue
+        rows, columns = site.size(*shapes.latent_size)
+        tokens, channels = rows * columns, site.heads * site.head_width
+        key_frames = shapes.key_frames if site.width >= shapes.key_frames_min_width else 1
+        if backend == "maps":
+            keys = tokens * key_frames if kind == "self" else shapes.context
+            total += frames * site.heads * tokens * keys
+        elif kind == "self":
+            total += 2 * frames * tokens * channels
+        else:
+            total += (frames * tokens + len(shapes.chunks) * shapes.context) * channels
+    return total * shapes.itemsize
+
+
+def predicted_bytes(backend: Literal["recompute", "qk", "maps"], needs: Needs, shapes: Shapes) -> int:
+    """Bytes of the source's attention that a backend keeps for a clip, beyond latents and averaged cross maps."""
+    if backend == "recompute":
+        return 0
+    selfs = bytes_per_step(backend, "self", needs.sites, shapes) * len(needs.self_steps)
+    return selfs + bytes_per_step(backend, "cross", needs.sites, shapes) * len(needs.cross_steps)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend taken.
+
+    Attributes:
+        backend: its name.
+        store: where it keeps its tensors.
+        predicted: bytes it will keep.
+        budget: bytes it may keep.
+    """
+
+    backend: Literal["recompute", "qk", "maps"]
+    store: Literal["device", "host", "disk"]
+    predicted: int
+    budget: int
+
+    def __str__(self) -> str:
+        if self.backend == "recompute":
+            return f"source attention: recompute, runs the source beside the edit and keeps nothing of it (budget {self.budget / GB:.2f} GB)"
+        return (
+            f"source attention: {self.backend} on the {self.store}, predicted {self.predicted / GB:.3f} GB "
+            f"(budget {self.budget / GB:.2f} GB)"
+        )
+
+    def keeping(self, needs: Needs, device: torch.device) -> Keeping | None:
+        """An empty store for the needs; None where the source is run again."""
+        if self.backend == "recompute":
+            return None
+        backend: Backend = KeepQueriesAndKeys() if self.backend == "qk" else KeepMaps()
+        store: Store = DiskStore() if self.store == "disk" else MemoryStore(device if self.store == "device" else torch.device("cpu"))
+        return Keeping(backend, store, needs)
+
+
+def choose_backend(runtime: RuntimeConfig, needs: Needs, shapes: Shapes, device: torch.device) -> Choice:
+    """Take the backend asked for, or the fastest that fits the budget.
+
+    Raises:
+        UserError: if the backend asked for does not fit the budget, or the memory there is.
+    """
+    free = _free_bytes(runtime.store, device)
+    budget = free // 2 if runtime.memory_gb is None else int(runtime.memory_gb * GB)
+    if runtime.backend == "auto":
+        fits = predicted_bytes("qk", needs, shapes) <= budget
+        name: Literal["recompute", "qk", "maps"] = "qk" if fits else "recompute"
+    else:
+        name = runtime.backend
+    predicted = predicted_bytes(name, needs, shapes)
+    limit = free if runtime.memory_gb is None else budget
+    if predicted > limit:
+        raise UserError(
+            f"Backend '{name}' would keep {predicted / GB:.2f} GB on the {runtime.store}, more than the {limit / GB:.2f} GB "
+            "there: use backend 'recompute', another store, fewer frames, or a larger memory_gb."
+        )
+    return Choice(name, runtime.store, predicted, budget)
+
+
+def _free_bytes(store: Literal["device", "host", "disk"], device: torch.device) -> int:
+    if store == "disk":
+        return shutil.disk_usage(tempfile.gettempdir()).free
+    if store == "device" and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
