@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def open_video(path: Path) -> Source:
         notes = list(_notes(stream, first))
         rate = float(stream.average_rate or 0)
     with _opened(path) as container:
-        times, hides_frames = _frame_times(path, container, rate)
-    if refusal is None and hides_frames:
+        index = _read_index(path, container, rate)
+    if refusal is None and index.hides_frames:
         refusal = "the file's edit list hides frames"
     reader = _decode_by_decord if refusal is None else _decode_by_pyav
     notes.insert(0, "Decoded by decord." if refusal is None else f"Decoded by PyAV, since {refusal}.")
@@ -62,26 +63,28 @@ def open_video(path: Path) -> Source:
             yield frame
         if count < len(indices):
             raise UserError(
-                f"{path} is damaged: it promises {len(times)} frames but frame {indices[count]} "
+                f"{path} is damaged: it promises {len(index.times)} frames but frame {indices[count]} "
                 "cannot be decoded; copy or download it again."
             )
 
-    return Source(path, height, width, times, _mean_rate(times, rate), decode, tuple(notes))
+    fps = _mean_rate(index.times, rate)
+    return Source(path, height, width, index.times, index.duration, fps, decode, tuple(notes))
 
 
 def _decord_refusal(container: str, codec: str, first: Any) -> str | None:
     """Why PyAV must decode; None where decord does. Measured with decord 0.6.0 and PyAV 18."""
-    if importlib.util.find_spec("decord") is None:
-        return "decord is not installed on this machine"
-    if container not in _DECORD_CONTAINERS:
-        return f"decord does not read {container} files"
-    if codec not in _DECORD_CODECS:  # AV1 fails; the two decode MPEG-4 part 2 one level apart
-        return f"decord does not decode {codec} to the same bytes"
-    if first.format.name not in _DECORD_PIXELS:  # decord dithers deeper colours and drops transparency
-        return f"decord does not convert {first.format.name} to the same bytes"
-    if first.height % 2 or first.width % 2:
-        return "decord misplaces the colours of odd sizes"
-    return None
+    pixels = first.format.name
+    reasons = {
+        "decord is not installed on this machine": importlib.util.find_spec("decord") is None,
+        f"decord does not read {container} files": container not in _DECORD_CONTAINERS,
+        # AV1 fails; the two decode MPEG-4 part 2 one level apart.
+        f"decord does not decode {codec} to the same bytes": codec not in _DECORD_CODECS,
+        # Deeper colours are dithered, transparency is dropped.
+        f"decord does not convert {pixels} to the same bytes": pixels not in _DECORD_PIXELS,
+        "decord misplaces the colours of odd sizes": first.height % 2 or first.width % 2,
+        "decord turns small frames into four channels": _quarter_turns(first),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _notes(stream: Any, first: Any) -> Iterator[str]:
@@ -95,15 +98,22 @@ def _notes(stream: Any, first: Any) -> Iterator[str]:
         yield f"Pixels are taken as square, although the file says {stream.sample_aspect_ratio}."
 
 
-def _frame_times(path: Path, container: Any, rate: float) -> tuple[tuple[float, ...], bool]:
-    """Seconds from the first frame to each, without decoding, and whether an edit list hides frames.
+@dataclass(frozen=True)
+class _Index:
+    times: tuple[float, ...]  # seconds from the first frame to each
+    duration: float  # seconds from the first frame to the end of the last
+    hides_frames: bool  # by an edit list
+
+
+def _read_index(path: Path, container: Any, rate: float) -> _Index:
+    """Reads all packets, without decoding.
 
     Raises:
         UserError: the file ends before its header says it does.
     """
     stream = container.streams.video[0]
-    stamps: list[int | None] = []
-    hidden, packets, end = 0, 0, 0.0
+    shown: list[tuple[int | None, int]] = []
+    packets, hidden, end = 0, 0, 0.0
     for packet in container.demux():
         if packet.dts is None and not packet.size:
             continue  # the flush at the end of each stream
@@ -113,23 +123,26 @@ def _frame_times(path: Path, container: Any, rate: float) -> tuple[tuple[float, 
             packets += 1
             hidden += packet.is_discard
             if packet.size and not packet.is_discard:
-                stamps.append(packet.pts)
+                shown.append((packet.pts, packet.duration or 0))
     if packets < stream.frames:
         raise UserError(
             f"{path} is damaged: its header promises {stream.frames} frames but it holds {packets}; "
             "copy or download it again."
         )
-    # Matroska states no number of frames, but its length.
-    start, length = (container.start_time or 0) / 1e6, (container.duration or 0) / 1e6
-    if container.format.name == "matroska,webm" and end < start + length - 0.1 - 2 / (rate or 10):
+    # Matroska states no number of frames, but where it ends.
+    promised_end = (container.duration or 0) / 1e6
+    if container.format.name == "matroska,webm" and end < promised_end - 0.1 - 2 / (rate or 10):
         raise UserError(
-            f"{path} is damaged: it ends after {end - start:.2f} s although its header promises "
-            f"{length:.2f} s; copy or download it again."
+            f"{path} is damaged: it ends after {end:.2f} s although its header promises "
+            f"{promised_end:.2f} s; copy or download it again."
         )
-    known = sorted(stamp for stamp in stamps if stamp is not None)
-    if len(known) < len(stamps):  # AVI with reordered frames states no presentation times
-        return tuple(index / (rate or 25) for index in range(len(stamps))), hidden > 0
-    return tuple(float((stamp - known[0]) * stream.time_base) for stamp in known), hidden > 0
+    stamps = sorted((stamp, length) for stamp, length in shown if stamp is not None)
+    if len(stamps) < len(shown):  # AVI with reordered frames states no presentation times
+        step = 1 / (rate or 25)
+        return _Index(tuple(step * index for index in range(len(shown))), step * len(shown), hidden > 0)
+    times = tuple(float((stamp - stamps[0][0]) * stream.time_base) for stamp, _ in stamps)
+    last = float(stamps[-1][1] * stream.time_base) or 1 / (rate or 25)
+    return _Index(times, times[-1] + last, hidden > 0)
 
 
 def _mean_rate(times: Sequence[float], stated: float) -> float | None:
@@ -141,21 +154,20 @@ def _mean_rate(times: Sequence[float], stated: float) -> float | None:
 
 
 def _decode_by_decord(path: Path, indices: Sequence[int]) -> Iterator[Frame]:
-    """Rising order only: decord's random access returns wrong frames of open-GOP files without a word."""
+    """Decodes frame after frame: decord's seeking and skipping return wrong frames of open-GOP files."""
     import decord  # noqa: PLC0415 (has no wheels for every platform)
 
     decord.logging.set_level(decord.logging.QUIET)
     try:
         # Opened here, never kept: a reader made before a fork hangs after it.
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        position, frame = 0, None
+        position = -1
+        current: Any = None
         for index in indices:
-            if index >= position or frame is None:
-                if index > position:
-                    reader.skip_frames(index - position)
-                frame = reader.next().asnumpy()
-                position = index + 1
-            yield frame
+            while position < index:
+                current = reader.next()
+                position += 1
+            yield current.asnumpy()
     except StopIteration:
         return
     except (decord.DECORDError, RuntimeError) as error:

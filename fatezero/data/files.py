@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -21,13 +22,16 @@ def open_local(path: str | Path) -> Path:
         raise UserError(f"{path}: clips are read from local files only; copy it to this machine first.")
     local = Path(path)
     try:
-        if not local.exists():
-            raise UserError(f"{path}: no such file or folder; check the path.")
-        readable = os.access(local, os.R_OK | os.X_OK if local.is_dir() else os.R_OK)
-    except (OSError, ValueError) as error:  # a name too long for the system, a null byte
-        raise UserError(f"{str(path)!r} is not a usable path ({error}).") from None
-    if not readable:
-        raise UserError(f"{path}: permission denied; make it readable for this user.")
+        if local.is_dir():
+            next(local.iterdir(), None)
+        elif stat.S_ISREG(local.stat().st_mode):  # opening a pipe would wait for its writer
+            local.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file or folder; check the path.") from None
+    except PermissionError:
+        raise UserError(f"{path}: permission denied; make it readable for this user.") from None
+    except (OSError, ValueError) as error:  # a null byte, a name too long, a failing disk
+        raise UserError(f"{str(path)!r} cannot be opened ({error}); check the path.") from None
     return local
 
 

@@ -45,7 +45,7 @@ def open_animation(path: Path) -> Source:
                 yield _to_rgb(path, image)
 
     notes = ("Decoded by Pillow.", ON_WHITE) if transparent else ("Decoded by Pillow.",)
-    return Source(path, size[1], size[0], times, fps, decode, notes)
+    return Source(path, size[1], size[0], times, sum(durations) / 1000, fps, decode, notes)
 
 
 def open_folder(folder: Path) -> Source:
@@ -78,7 +78,8 @@ def open_folder(folder: Path) -> Source:
                 yield _to_rgb(images[index], image)
 
     notes = ("Decoded by Pillow.", ON_WHITE) if transparent else ("Decoded by Pillow.",)
-    return Source(folder, size[1], size[0], tuple(map(float, range(len(images)))), None, decode, notes)
+    times = tuple(map(float, range(len(images))))
+    return Source(folder, size[1], size[0], times, float(len(images)), None, decode, notes)
 
 
 def _shows_through(image: Image.Image) -> bool:

@@ -21,6 +21,7 @@ class Source:
         height: rows, as shown (after the file's rotation).
         width: columns, as shown.
         times: seconds from the first frame to each frame; their number is the number of frames.
+        duration: seconds from the first frame to the end of the last.
         fps: mean frames per second; None where the input states no time.
         decode: yields the frames of these indices, which never fall.
         notes: one sentence for each thing done to every frame.
@@ -30,6 +31,7 @@ class Source:
     height: int
     width: int
     times: tuple[float, ...]
+    duration: float
     fps: float | None
     decode: Callable[[Sequence[int]], Iterator[Frame]]
     notes: tuple[str, ...]

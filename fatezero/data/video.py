@@ -142,10 +142,11 @@ def _at_rate(source: Source, fps: float | None) -> tuple[Sequence[int], float, l
     if source.fps is None:
         rate = fps or UNTIMED_FPS
         return range(count), rate, [f"Images state no rate: taken as {rate:g} frames a second."]
-    if fps is None or fps == source.fps:
+    if fps is None or math.isclose(fps, source.fps, rel_tol=1e-3):
         return range(count), source.fps, []
-    ticks = max(1, math.floor((source.times[-1] + 1 / source.fps) * fps + 1e-6))
-    shown = np.searchsorted(np.asarray(source.times), np.arange(ticks) / fps + 1e-6, side="right") - 1
+    slack = 0.05  # of a tick: containers round times, many to milliseconds
+    ticks = max(1, math.ceil(source.duration * fps - slack))
+    shown = np.searchsorted(np.asarray(source.times), (np.arange(ticks) + slack) / fps, side="right") - 1
     repeated = ticks - len(np.unique(shown))
     note = f"Resampled from {source.fps:g} to {fps:g} frames a second: {count} frames became {ticks}"
     return shown.tolist(), fps, [f"{note}, {repeated} of them repeats." if repeated else f"{note}."]

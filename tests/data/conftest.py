@@ -1,0 +1,111 @@
+"""Small clips written with PyAV alone, whose frames tell their own index by their brightness."""
+
+import os
+import tempfile
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+
+def brightness(index):
+    """What frame `index` of a numbered clip is filled with."""
+    return 20 + 9 * index
+
+
+@pytest.fixture
+def numbered():
+    """Builds frames that are flat grey but for a red and a blue stripe, so that colour errors show."""
+
+    def build(count=20, height=48, width=64):
+        frames = np.zeros((count, height, width, 3), np.uint8)
+        for index in range(count):
+            frames[index] = brightness(index)
+        frames[:, : height // 4, : width // 2] = (200, 30, 40)
+        frames[:, : height // 4, width // 2 :] = (20, 60, 210)
+        return frames
+
+    return build
+
+
+@pytest.fixture
+def encode(tmp_path):
+    """Encodes frames as they are asked for: encode(name, frames, codec=…, pixels=…, times_ms=…, …)."""
+
+    def write(
+        name,
+        frames,
+        codec="libx264",
+        pixels="yuv420p",
+        fps=25,
+        times_ms=None,
+        colours=None,
+        full=False,
+        **options,
+    ):
+        path = tmp_path / name
+        muxer = {"movflags": options.pop("movflags")} if "movflags" in options else {}
+        with av.open(str(path), "w", options=muxer) as container:
+            stream = container.add_stream(
+                codec, rate=1000 if times_ms else fps, options={"crf": "4", **options}
+            )
+            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
+            context = stream.codec_context
+            context.thread_count = 1
+            if times_ms:
+                context.time_base = Fraction(1, 1000)
+            if colours:
+                context.colorspace = colours
+            if full:
+                context.color_range = 2
+            for index, frame in enumerate(frames):
+                channels = "rgb24" if frame.shape[-1] == 3 else "rgba"
+                picture = av.VideoFrame.from_ndarray(frame, format=channels).reformat(
+                    format=pixels, dst_colorspace=colours, dst_color_range=2 if full else None
+                )
+                picture.pts = times_ms[index] if times_ms else index
+                picture.time_base = Fraction(1, 1000) if times_ms else Fraction(1, fps)
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return path
+
+    return write
+
+
+@contextmanager
+def without_privileges():
+    """Root may do anything: for a moment, be nobody."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def unprivileged():
+    return without_privileges
+
+
+@pytest.fixture
+def anybody():
+    """A folder that every user may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def indices_of():
+    """Reads the index back from the brightness of the lower half."""
+
+    def read(frames):
+        values = frames[:, frames.shape[1] // 2 :].reshape(len(frames), -1).mean(axis=1)
+        return [round((value - brightness(0)) / 9) for value in values]
+
+    return read
