@@ -127,12 +127,15 @@ def fatezero_edit(edit: Entry, source: str, target: str) -> tuple[dict[str, Any]
     if replace and len(source.split(" ")) != len(target_words):
         replace = False
         ignored.append("is_replace_controller: the prompts have not as many words")
+    for name in ("cross_replace_steps", "self_replace_steps"):
+        if name not in edit.fields:
+            raise edit.error(name, "missing; add it.")
     cross = {"default_": 1.0, **edit.mapping("cross_replace_steps")}
     windows = {word: _window(edit, "cross_replace_steps", value) for word, value in cross.items()}
     settings: dict[str, Any] = {
         "fusion.word_map": "replace" if replace else "refine",
         "fusion.cross_window": windows.pop("default_"),
-        "fusion.self_window": _window(edit, "self_replace_steps", edit.fields.get("self_replace_steps")),
+        "fusion.self_window": _window(edit, "self_replace_steps", edit.fields["self_replace_steps"]),
     }
     for name, by_word in (("fusion.word_windows", windows), ("fusion.reweight", _factors(edit))):
         ignored += [f"{name}: {word!r} is not in the target" for word in by_word if word not in target_words]

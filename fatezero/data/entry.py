@@ -84,7 +84,7 @@ class Entry:
             raise self.error(name, "missing; add it.")
         if not isinstance(value, str):
             raise self.error(name, f"{value!r} is not a text; put it in quotes.")
-        return " ".join(value.split()) if "\n" in value else value
+        return value
 
     def number(self, name: str, kind: type[int] | type[float], default: float | None) -> Any:
         """A whole number, or with `kind` float any number; None stays None where that is the default."""

@@ -277,14 +277,19 @@ def _request(entry: Entry, folder: Path | None) -> EditRequest:
     return EditRequest(
         id=name,
         clip=_clip(entry, folder),
-        source_prompt=entry.text("source_prompt"),
-        target_prompt=entry.text("target_prompt"),
+        source_prompt=_one_line(entry.text("source_prompt")),
+        target_prompt=_one_line(entry.text("target_prompt")),
         edited_words=entry.words("edited_words"),
         target_words=entry.words("target_words"),
         category=entry.text("category", ""),
         seed=seed,
         settings=settings,
     )
+
+
+def _one_line(prompt: str) -> str:
+    """Lines of a prompt become one; spaces within a line are the prompt's own."""
+    return " ".join(prompt.split()) if "\n" in prompt else prompt
 
 
 def _clip(entry: Entry, folder: Path | None) -> ClipSpec:
