@@ -8,7 +8,7 @@ again is scored again, and processes never write to the same file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from hashlib import blake2b, file_digest
@@ -50,6 +50,34 @@ class Item:
     notes: str = ""
 
 
+Render = Callable[[Mapping[str, Any], Path], Mapping[str, Any]]
+"""From a manifest's `truth` and a folder to the paths of what it put there (`clip`, `mask`, `flow`, each if
+known); it may find there what it put there before."""
+
+
+@dataclass(frozen=True)
+class Truths:
+    """What is known of the right results.
+
+    Attributes:
+        manifest: the benchmark; None knows nothing.
+        render: makes the files of a truth stated as a recipe; None where the manifest states paths.
+        folder: where those files go.
+    """
+
+    manifest: Manifest | None
+    render: Render | None
+    folder: Path
+
+    def of(self, request: EditRequest) -> Mapping[str, Any]:
+        """Paths of the request's true edit (`clip`), edit mask (`mask`) and motion (`flow`), as far as known."""
+        stated = self.manifest.truth.get(request.id, {}) if self.manifest else {}
+        if self.render is None or not stated:
+            return stated
+        name = blake2b(json.dumps(stated, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+        return self.render(stated, self.folder / name)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What came out.
@@ -69,25 +97,34 @@ class Evaluation:
     alignment: AlignmentReport | None = None
 
 
-def evaluate_run(config: EvaluateRun) -> Evaluation:
+def evaluate_run(config: EvaluateRun, render: Render | None = None) -> Evaluation:
     """Score every finished edit of a run folder, with `source` and `no edit` rows beside them.
+
+    Args:
+        config: what to score and how.
+        render: makes the files of a truth that a manifest states as a recipe.
 
     Raises:
         UserError: there is no finished edit, or a metric, model or manifest is not usable.
     """
     manifest = read_manifest(config.manifest) if config.manifest else None
-    items = _run_items(config.run, manifest)
+    out = config.out or config.run / "evaluation"
+    items = _run_items(config.run, Truths(manifest, render, out / "truth"))
     if not items:
         raise UserError(
             f"{config.run}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first."
         )
-    return evaluate_items(items, config, config.out or config.run / "evaluation")
+    return evaluate_items(items, config, out)
 
 
-def evaluate_videos(config: EvaluateVideos) -> Evaluation:
+def evaluate_videos(config: EvaluateVideos, render: Render | None = None) -> Evaluation:
     """Score someone else's videos against a manifest, with `source` and `no edit` rows beside them.
 
     Edits without a usable video are reported in `alignment` and in `failures`, never dropped in silence.
+
+    Args:
+        config: what to score and how.
+        render: makes the files of a truth that a manifest states as a recipe.
 
     Raises:
         UserError: nothing can be scored, or a metric, model or manifest is not usable.
@@ -95,6 +132,7 @@ def evaluate_videos(config: EvaluateVideos) -> Evaluation:
     manifest = read_manifest(config.manifest)
     report = align(manifest, config.videos, resize=config.resize, trim=config.trim)
     requests = {request.id: request for request in manifest.requests}
+    truths = Truths(manifest, render, config.out / "truth")
     items = []
     for match in report.matches:
         if match.problem or match.video is None or match.source is None or match.edited is None:
@@ -104,7 +142,7 @@ def evaluate_videos(config: EvaluateVideos) -> Evaluation:
         request = replace(request, clip=replace(request.clip, frames=frames))
         size = {"height": match.source.height, "width": match.source.width}
         edited = ClipSpec(path=str(match.video), frames=frames, fit="stretch", **size)
-        items.append(_item(request, config.method, edited, manifest, notes="; ".join(match.notes)))
+        items.append(_item(request, config.method, edited, truths, notes="; ".join(match.notes)))
     if not items:
         raise UserError(f"{config.videos}: no video can be scored.\n{report}")
     evaluation = evaluate_items(items, config, config.out)
@@ -191,7 +229,7 @@ def clip_name(clip: ClipSpec) -> str:
     return f"{name}@{clip.start}" if clip.start else name
 
 
-def _run_items(run: Path, manifest: Manifest | None) -> list[Item]:
+def _run_items(run: Path, truths: Truths) -> list[Item]:
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder; check the path.")
     items = []
@@ -206,7 +244,7 @@ def _run_items(run: Path, manifest: Manifest | None) -> list[Item]:
         masks = folder / "masks"
         own_mask = ClipSpec(path=str(masks)) if masks.is_dir() else None
         edited = ClipSpec(path=str(folder / "frames"))
-        items.append(_item(request, folder.parent.name, edited, manifest, own_mask=own_mask))
+        items.append(_item(request, folder.parent.name, edited, truths, own_mask=own_mask))
     return items
 
 
@@ -214,13 +252,13 @@ def _item(
     request: EditRequest,
     variant: str,
     edited: ClipSpec,
-    manifest: Manifest | None,
+    truths: Truths,
     *,
     own_mask: ClipSpec | None = None,
     notes: str = "",
 ) -> Item:
-    """The item with what the manifest knows of its truth, cut to the request's frames."""
-    truth = manifest.truth.get(request.id, {}) if manifest else {}
+    """The item with what is known of its truth, cut to the request's frames."""
+    truth = truths.of(request)
     named = {
         name: replace(request.clip, path=str(truth[key])) if key in truth else None
         for name, key in (("mask", "mask"), ("true_edit", "clip"))

@@ -1,0 +1,125 @@
+"""How fast is the default suite, where does the time go, and does memory stay flat on long clips?
+
+`python -m fatezero_eval.bench --frames 16 128 1024`
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+import numpy.typing as npt
+
+from fatezero.types import Frames
+from fatezero_eval.cache import Arrays
+from fatezero_eval.clips import EditedClip, Video
+from fatezero_eval.config import PICTUREBOOK_CLIP, Scoring
+from fatezero_eval.encoders import ImageTextEncoder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured: one clip of so many frames, so large, with this judge."""
+
+    frames: int
+    size: int
+    clip: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds for one clip, the part of them spent in the encoder, and the process's peak memory in bytes."""
+
+    frames: int
+    seconds: float
+    encoding: float
+    peak: int
+
+
+class _Timed:
+    """An encoder that counts its own time."""
+
+    def __init__(self, encoder: ImageTextEncoder) -> None:
+        self.id, self.logit_scale = encoder.id, encoder.logit_scale
+        self._encoder = encoder
+        self.seconds = 0.0
+
+    def images(self, frames: Frames) -> Arrays:
+        start = time.perf_counter()
+        arrays = self._encoder.images(frames)
+        self.seconds += time.perf_counter() - start
+        return arrays
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        start = time.perf_counter()
+        vectors = self._encoder.texts(prompts)
+        self.seconds += time.perf_counter() - start
+        return vectors
+
+
+def moving(frames: int, size: int, shade: int) -> Video:
+    """A drifting texture that is never held as a whole."""
+    canvas = np.kron(
+        np.random.default_rng(0).integers(0, 200, (16, 16, 3)), np.ones((size // 8, size // 8, 1))
+    )
+
+    def chunks(count: int) -> Iterator[Frames]:
+        for start in range(0, frames, count):
+            steps = (t % size for t in range(start, min(start + count, frames)))
+            yield np.stack([canvas[t : t + size, t : t + size] + shade for t in steps]).astype(np.uint8)
+
+    return chunks
+
+
+def measure(job: Job) -> Measurement:
+    """Score one synthetic clip with the default suite."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from fatezero_eval.models import load_models, selected  # noqa: PLC0415
+    from fatezero_eval.scoring import score  # noqa: PLC0415
+
+    config = Scoring(clip=job.clip)
+    loaded = load_models(config, selected(config))
+    assert loaded.shared.clip is not None
+    timed = _Timed(loaded.shared.clip)
+    clip = EditedClip(
+        edited=moving(job.frames, job.size, 20),
+        source=moving(job.frames, job.size, 0),
+        mask=moving(job.frames, job.size, 40),
+        true_edit=moving(job.frames, job.size, 10),
+        source_prompt="a fox in the snow",
+        target_prompt="a red fox in the snow",
+    )
+    start = time.perf_counter()
+    score(clip, loaded.metrics, replace(loaded.shared, clip=timed))
+    seconds = time.perf_counter() - start
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Measurement(job.frames, seconds, timed.seconds, peak)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure each length in a process of its own and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--frames", type=int, nargs="+", default=[16, 128, 1024], help="lengths of the clips")
+    parser.add_argument("--size", type=int, default=128, help="side of the frames, a multiple of 8")
+    parser.add_argument("--clip", default=PICTUREBOOK_CLIP, help="the judge")
+    options = parser.parse_args(arguments)
+    jobs = [Job(frames, options.size, options.clip) for frames in options.frames]
+    print("| frames | clips a minute | frames a second | time in the encoder | peak memory |")
+    print("|---:|---:|---:|---:|---:|")
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for found in pool.imap(measure, jobs, chunksize=1):
+            rates = f"{60 / found.seconds:.2f} | {found.frames / found.seconds:.1f}"
+            share = f"{found.encoding / found.seconds:.0%}"
+            print(f"| {found.frames} | {rates} | {share} | {found.peak / 2**20:.0f} MiB |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
