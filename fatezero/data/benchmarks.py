@@ -78,7 +78,8 @@ def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterat
         "width": size,
     }
     source = dataset.text("prompt")
-    shared = _shared_settings(editing.fields, data.get("model_config") or {})
+    model = Entry(path, "line 1", data).mapping("model_config")
+    shared = _shared_settings(editing, Entry.at(path, model, lines, ("model_config",)))
     p2p = editing.mapping("p2p_config")
     for index, target in enumerate(editing.words("editing_prompts")):
         edit = Entry.at(path, p2p.get(index, {}), lines, ("editing_config", "p2p_config", str(index)))
@@ -95,15 +96,17 @@ def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterat
         )
 
 
-def _shared_settings(editing: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_settings(editing: Entry, model: Entry) -> dict[str, Any]:
     """What holds for every edit of a configuration; its defaults are not the paper's."""
+    frames = model.fields.get("SparseCausalAttention_index", [-1, "first"])
+    if not isinstance(frames, list):
+        raise model.error("SparseCausalAttention_index", f"{frames!r} is not a list of key frames.")
     named = {"mid": "middle"}
-    key_frames = model.get("SparseCausalAttention_index", [-1, "first"])
     return {
-        "key_frames": [named.get(frame, frame) for frame in key_frames],
-        "key_frames_min_width": model.get("least_sc_channel", 0),
-        "steps": editing.get("num_inference_steps", 50),
-        "guidance_scale": editing.get("guidance_scale", 7.5),
+        "key_frames": [named.get(frame, frame) for frame in frames],
+        "key_frames_min_width": model.number("least_sc_channel", int, 0),
+        "steps": editing.number("num_inference_steps", int, 50),
+        "guidance_scale": editing.number("guidance_scale", float, 7.5),
     }
 
 
@@ -149,7 +152,8 @@ def _factors(edit: Entry) -> dict[str, float]:
     words, values = stated.words("words"), stated.fields.get("values") or []
     if not isinstance(values, list) or len(values) != len(words):
         raise stated.error("values", f"{values!r} are not as many as the words {list(words)}.")
-    return dict(zip(words, values, strict=True))
+    factors = stated.restated(**dict(zip(words, values, strict=True)))
+    return {word: factors.number(word, float, 1.0) for word in words}
 
 
 def _blending(edit: Entry) -> tuple[dict[str, Any], dict[str, Any]]:

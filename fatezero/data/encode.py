@@ -5,6 +5,7 @@ The same frames give the same bytes: one encoder thread, no dates, no random ide
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -63,15 +64,20 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float) -> tuple[
 
 
 def write_frames(folder: str | Path, frames: Iterable[npt.NDArray[np.uint8]]) -> None:
-    """Writes 00000.png, 00001.png, … without loss; the folder appears whole and replaces an older one.
+    """Writes 00000.png, 00001.png, … without loss; the folder appears whole and replaces older frames.
 
     Args:
         folder: where to; made if need be.
         frames: uint8 H,W,3 RGB or H,W grey, one at a time or as one array.
 
     Raises:
-        UserError: no frames, or a place that cannot be written.
+        UserError: no frames, a place that cannot be written, or a folder that holds anything else.
     """
+    for path in Path(folder).glob("*"):
+        if not re.fullmatch(r"\d{5,}\.png", path.name):
+            raise UserError(
+                f"{path} is no frame and would be lost; write the frames to a folder of their own."
+            )
     with replacing(folder) as partial:
         partial.mkdir()
         for index, frame in enumerate(_same_size(folder, frames)):
@@ -87,9 +93,8 @@ def side_by_side(panels: Sequence[tuple[str, Frames]]) -> Frames:
     Raises:
         UserError: the panels differ in their number of frames, or there is none.
     """
-    counts = {label: len(frames) for label, frames in panels}
-    if len(set(counts.values())) != 1:
-        stated = ", ".join(f"{label} {count}" for label, count in counts.items()) or "none"
+    if len({len(frames) for _, frames in panels}) != 1:
+        stated = ", ".join(f"{label} {len(frames)}" for label, frames in panels) or "none"
         raise UserError(f"clips side by side need the same number of frames, but these have: {stated}.")
     height = max(frames.shape[1] for _, frames in panels)
     widths = [round(frames.shape[2] * height / frames.shape[1]) for _, frames in panels]

@@ -143,38 +143,41 @@ def load_json(path: Path) -> Any:
         return json.loads(read_text(path), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a manifest, its values are nested too deeply.") from None
 
 
 def load_yaml(path: Path) -> tuple[Any, Lines]:
     """YAML of plain values in which no key stands twice, and the line of each."""
-    loader = yaml.SafeLoader(read_text(path))
+    text = read_text(path)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines: dict[Keys, int] = {}
         if node is None:
-            return None, lines
-        _note_lines(path, node, (), lines)
+            return None, {}
+        lines: dict[Keys, int] = {}
+        _note_lines(path, node, (), lines, set())
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not YAML ({error.problem}).") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: not YAML ({error}).") from None
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
 
 
-def _note_lines(path: Path, node: yaml.Node, keys: Keys, lines: dict[Keys, int]) -> None:
+def _note_lines(path: Path, node: yaml.Node, keys: Keys, lines: dict[Keys, int], seen: set[int]) -> None:
     lines[keys] = node.start_mark.line + 1
+    if id(node) in seen:
+        return  # an alias: following it again could take forever
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(path, item, (*keys, index), lines)
+            _note_lines(path, item, (*keys, index), lines, seen)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            place = (*keys, key.value if isinstance(key, yaml.ScalarNode) else str(key.start_mark))
+            place = (*keys, str(key.value))
+            line = key.start_mark.line + 1
             if place in lines:
-                raise UserError(
-                    f"{path}, line {key.start_mark.line + 1}: {key.value!r} stands there twice; keep one."
-                )
-            _note_lines(path, value, place, lines)
-            lines[place] = key.start_mark.line + 1
+                raise UserError(f"{path}, line {line}: {key.value!r} stands there twice; keep one.")
+            _note_lines(path, value, place, lines, seen)
+            lines[place] = line

@@ -38,6 +38,8 @@ def open_local(path: str | Path) -> Path:
 def resolve_inside(root: Path, path: str, where: str) -> str:
     """`path`, written relative to `root`, as a path from here; an absolute one must lie in `root` already.
 
+    Links within `root` are followed: they are the choice of whoever owns it.
+
     Args:
         root: the folder that may not be left.
         path: as a manifest states it.
@@ -50,7 +52,7 @@ def resolve_inside(root: Path, path: str, where: str) -> str:
         raise UserError(f"{where}: {path!r} is not a path of a local file; name one inside {root}.")
     given = Path(path)
     escapes = ".." in PurePosixPath(path.replace("\\", "/")).parts
-    if escapes or (given.is_absolute() and not given.is_relative_to(root)):
+    if escapes or (given.is_absolute() and not given.is_relative_to(root.absolute())):
         raise UserError(
             f"{where}: {path!r} leads out of {root}; move the file there, "
             "or give the folder that holds it as `root`."
@@ -73,7 +75,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        if target.is_dir():  # a folder cannot be replaced in one move: the old one steps aside first
+        if target.is_dir() and partial.is_dir():  # takes two moves: the old folder steps aside first
             old = target.with_name(f".{target.name}.{os.getpid()}.old")
             target.rename(old)
             partial.replace(target)

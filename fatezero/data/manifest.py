@@ -141,13 +141,21 @@ def check_manifest(path: str | Path, root: str | Path | None = None) -> Manifest
         clip = probed[request.clip]
         found = [str(clip)] if isinstance(clip, UserError) else []
         for key, value in manifest.truth.get(request.id, {}).items():
-            if key in _TRUTH_PATHS and not Path(value).exists():
-                found.append(f"{value}: no such file or folder, though the truth names it as {key}.")
+            if key in _TRUTH_PATHS:
+                found += _missing(key, value)
         if found:
             problems[request.id] = tuple(found)
         else:
             clips[request.id] = str(clip)
     return ManifestReport(manifest, clips, problems)
+
+
+def _missing(key: str, path: str) -> list[str]:
+    try:
+        open_local(path)
+    except UserError as error:
+        return [f"truth, {key}: {error}"]
+    return []
 
 
 def _in_words(clip: ClipSpec) -> str | UserError:
@@ -213,8 +221,8 @@ def _jsonl_entries(path: Path) -> Iterator[Entry]:
             continue
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}).") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}).") from None
         yield Entry.at(path, values, {("",): number}, ("",))
 
 

@@ -43,10 +43,10 @@ class VideoInfo:
 
 
 def probe(clip: str | Path | ClipSpec) -> VideoInfo:
-    """What `read_clip` would return, without decoding more than one frame.
+    """What `read_clip` would return, from headers and index; of animations alone all frames are decoded.
 
     Raises:
-        UserError: as `read_clip`, as far as it shows without decoding.
+        UserError: as `read_clip`, as far as it shows.
     """
     plan = _plan(clip)
     return VideoInfo(len(plan.indices), plan.height, plan.width, plan.fps, plan.notes)
@@ -180,12 +180,12 @@ def _to_size(source: Source, height: int, width: int, fit: str) -> tuple[Callabl
         return _resampler(box, height, width), [f"Stretched from {before} to {after}."]
     factor = max(height / source.height, width / source.width)
     if factor == 1:
-        rows = slice(first := (source.height - height) // 2, first + height)
-        columns = slice(first := (source.width - width) // 2, first + width)
-        return lambda frame: frame[rows, columns], [f"Cropped the centre {after} of {before}."]
+        row, column = (source.height - height) // 2, (source.width - width) // 2
+        note = f"Cropped the centre {after} of {before}."
+        return lambda frame: frame[row : row + height, column : column + width], [note]
     kept_height, kept_width = min(height / factor, source.height), min(width / factor, source.width)
-    above, left = (source.height - kept_height) / 2, (source.width - kept_width) / 2
-    box = (left, above, left + kept_width, above + kept_height)
+    top, left = (source.height - kept_height) / 2, (source.width - kept_width) / 2
+    box = (left, top, left + kept_width, top + kept_height)
     kept = f"{kept_width:.0f}x{kept_height:.0f}"
     part = "" if kept == before else f"the centre {kept} of "
     return _resampler(box, height, width), [f"Scaled {part}{before} to {after}."]

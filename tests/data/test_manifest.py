@@ -198,13 +198,33 @@ def test_broken_files_are_named(tmp_path, name, text, says):
         read_manifest(write(tmp_path, text, name))
 
 
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("laughs.yaml", LAUGHS),
+        ("self.yaml", "edits: &edits [*edits]"),
+        ("deep.yaml", "[" * 1500),
+        ("deep.json", "[" * 100_000),
+        ("deep.jsonl", "[" * 100_000),
+        ("control.yaml", "edits: \x00"),
+    ],
+)
+def test_hostile_files_end_in_a_sentence(tmp_path, name, text):
+    with pytest.raises(UserError, match=name) as caught:
+        read_manifest(write(tmp_path, text, name))
+    assert "\n" not in str(caught.value)
+
+
 def test_text_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "m.yaml").write_bytes("edits: café".encode("latin-1"))
     with pytest.raises(UserError, match=r"m\.yaml is not a text file in UTF-8"):
         read_manifest(tmp_path / "m.yaml")
 
 
-def test_a_root_says_where_paths_start_and_what_they_may_not_leave(tmp_path):
+def test_a_root_says_where_paths_start_and_what_they_may_not_leave(tmp_path, monkeypatch):
     (tmp_path / "lists").mkdir()
     path = write(tmp_path / "lists", f"edits: [{entry(clip='clips/a.mp4')}]")
     assert read_manifest(path, root=tmp_path).requests[0].clip.path == str(tmp_path / "clips/a.mp4")
@@ -214,6 +234,8 @@ def test_a_root_says_where_paths_start_and_what_they_may_not_leave(tmp_path):
         read_manifest(absolute)
     with pytest.raises(UserError, match="no such file or folder"):
         read_manifest(path, root=tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest("lists/abs.yaml", root=".").requests[0].clip.path == str(tmp_path / "b.mp4")
 
 
 def test_requests_survive_json(tmp_path):
@@ -246,7 +268,8 @@ def test_check_tells_ready_missing_and_too_short(tmp_path, encode, numbered):
     assert text[2].startswith("! short: ")
     assert "gone.mp4: no such file" in text[3]
     assert "not a video" in text[4]
-    assert text[5].endswith("gone.png: no such file or folder, though the truth names it as mask.")
+    assert text[5].startswith("! blind: truth, mask: ")
+    assert "gone.png: no such file" in text[5]
 
 
 def test_a_shared_clip_is_looked_at_once(tmp_path, monkeypatch):

@@ -156,6 +156,19 @@ def test_rotation_of_the_file_is_applied(numbered, encode, quarters):
     assert (probe(path).height, probe(path).width) == clip.frames.shape[1:3]
 
 
+def test_frames_hidden_by_an_edit_list_do_not_count(numbered, encode, indices_of):
+    path = encode("a.mp4", numbered())
+    content = bytearray(path.read_bytes())
+    entry = content.find(b"elst") + 4 + 8  # ISO 14496-12: duration in ms, start in the 1/12800 s of the track
+    duration, start = struct.unpack_from(">Ii", content, entry)
+    struct.pack_into(">Ii", content, entry, duration - 5 * 40, start + 5 * 512)
+    path.write_bytes(content)
+    clip = read(path)
+    assert indices_of(clip.frames) == list(range(5, 20))
+    if HAS_DECORD:
+        assert clip.notes == ("Decoded by PyAV, since the file's edit list hides frames.",)
+
+
 def test_transparent_video_is_shown_on_white(encode):
     frames = np.zeros((2, 16, 16, 4), np.uint8)
     frames[..., 0] = 200

@@ -228,6 +228,16 @@ def test_new_frames_replace_all_old_ones(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
 
+def test_folders_of_other_things_are_left_alone(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    (tmp_path / "a.mp4" / "photo.png").touch()
+    with pytest.raises(UserError, match=r"photo\.png is no frame and would be lost"):
+        write_frames(tmp_path / "a.mp4", bars())
+    with pytest.raises(UserError, match=r"a\.mp4 cannot be written \(Is a directory\)"):
+        write_video(tmp_path / "a.mp4", bars(), 25)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.mp4", "photo.png"]
+
+
 def test_replacing_shows_nothing_until_it_is_done(tmp_path):
     target = tmp_path / "deep" / "er" / "a.txt"
     with replacing(target) as partial:
