@@ -206,7 +206,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)
     [
         ("laughs.yaml", LAUGHS),
         ("self.yaml", "edits: &edits [*edits]"),
-        ("deep.yaml", "[" * 1500),
+        ("deep.yaml", "[" * 600),
         ("deep.json", "[" * 100_000),
         ("deep.jsonl", "[" * 100_000),
         ("control.yaml", "edits: \x00"),
