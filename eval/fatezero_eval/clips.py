@@ -20,6 +20,7 @@ from fatezero.types import Frames
 from fatezero_eval.cache import Arrays, Cache, digest
 from fatezero_eval.encoders import BATCH, DinoKeys, ImageTextEncoder, Lpips
 from fatezero_eval.flow import FlowEstimator, GivenFlow
+from fatezero_eval.warp_error import valid_pixels
 
 Video = Callable[[int], Iterator[Frames]]  # so many frames at a time, less at the end
 
@@ -123,6 +124,11 @@ class Chunk:
             return self.forward("source"), self._flows(self.frames["source"][::-1]).flip(0)
         known, pairs = self.true_flow, slice(self.start, self.start + len(self.frames["source"]) - 1)
         return torch.from_numpy(known.forward[pairs]), torch.from_numpy(known.backward[pairs])
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Pixels of the source whose motion can be followed, P,H,W bool (see `warp_error.valid_pixels`)."""
+        return valid_pixels(*self.motion)
 
     def forward(self, version: str) -> Tensor:
         """Estimated flow from each frame to the next, P,2,H,W."""

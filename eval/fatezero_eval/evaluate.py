@@ -61,7 +61,7 @@ class Truths:
 
     Attributes:
         manifest: the benchmark; None knows nothing.
-        render: makes the files of a truth stated as a recipe; None where the manifest states paths.
+        render: makes the files of a truth stated as a recipe; None where paths are stated.
         folder: where those files go.
     """
 
@@ -70,7 +70,7 @@ class Truths:
     folder: Path
 
     def of(self, request: EditRequest) -> Mapping[str, Any]:
-        """Paths of the request's true edit (`clip`), edit mask (`mask`) and motion (`flow`), as far as known."""
+        """Paths of the true edit (`clip`), the edit mask (`mask`) and the motion (`flow`), if known."""
         stated = self.manifest.truth.get(request.id, {}) if self.manifest else {}
         if self.render is None or not stated:
             return stated

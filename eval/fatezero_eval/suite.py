@@ -184,7 +184,7 @@ MOTION_METRICS = (
         model="motion",
         display=1000,
         undefined=NO_PIXELS,
-        of_chunk=lambda c: warp_error.default_of_pairs(c.every("edited"), *c.motion),
+        of_chunk=lambda c: warp_error.default_of_pairs(c.every("edited"), c.motion[0], c.valid),
     ),
     Metric(
         name="warp_error/lai2018",
@@ -227,7 +227,7 @@ MOTION_METRICS = (
         higher_is_better=True,
         model="motion",
         undefined=NO_PIXELS,
-        of_chunk=lambda c: warp_error.warp_ssim_of_pairs(c.every("edited"), *c.motion),
+        of_chunk=lambda c: warp_error.warp_ssim_of_pairs(c.every("edited"), c.motion[0], c.valid),
     ),
     Metric(
         name="warp_ssim/rave",
@@ -243,7 +243,7 @@ MOTION_METRICS = (
         higher_is_better=True,
         model="motion",
         undefined=ONE_FRAME,
-        of_chunk=lambda c: warp_error.valid_share_of_pairs(*c.motion),
+        of_chunk=lambda c: c.valid.double().mean((1, 2)),
     ),
     Metric(
         name="temporal_flickering",

@@ -15,36 +15,37 @@ from fatezero_eval.state import ClipMean, mean_defined, stacked
 from fatezero_eval.warping import in_bounds, inconsistent, occluded, warp
 
 
-def _neighbours(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> zip[tuple[Tensor, ...]]:
+def _neighbours(frames_F3HW: Tensor, forward_P2HW: Tensor, other_P: Tensor) -> zip[tuple[Tensor, ...]]:
+    """Pairs O_t, O_{t+1} with the flow between them and what else there is for each pair."""
     frames = frames_F3HW.double()
-    return zip(frames[:-1], frames[1:], forward_P2HW.double(), backward_P2HW.double(), strict=True)
+    return zip(frames[:-1], frames[1:], forward_P2HW.double(), other_P, strict=True)
 
 
 def _masked_mean(error_CHW: Tensor, valid_HW: Tensor) -> Tensor:
     return error_CHW[:, valid_HW].mean()  # NaN where nothing is valid
 
 
-def _valid(forward_2HW: Tensor, backward_2HW: Tensor) -> Tensor:
-    """Pixels neither occluded nor led out of the frame, H,W bool."""
-    return in_bounds(forward_2HW) & ~occluded(forward_2HW, backward_2HW)
-
-
-def valid_share_of_pairs(forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
-    """Share of pixels that the default warp error looks at; P float64."""
+def valid_pixels(forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
+    """Pixels that the default warp error looks at: neither occluded nor led out of the frame, P,H,W bool."""
     pairs = zip(forward_P2HW.double(), backward_P2HW.double(), strict=True)
-    return stacked([_valid(*flows).double().mean() for flows in pairs])
+    valid = [in_bounds(forward) & ~occluded(forward, backward) for forward, backward in pairs]
+    return torch.stack(valid) if valid else torch.ones_like(forward_P2HW[:, 0], dtype=torch.bool)
 
 
-def default_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
+def default_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, valid_PHW: Tensor) -> Tensor:
     """Squared difference of O_t and the warped O_{t+1}, mean over valid pixels and channels; P float64.
 
     Lai et al. 2018 with one correction: pixels that the flow leads out of the frame are left out too. A pair
     without a valid pixel is NaN.
+
+    Args:
+        frames_F3HW: the edited frames.
+        forward_P2HW: flow of the source.
+        valid_PHW: see `valid_pixels`.
     """
     values = []
-    for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
-        error = (warp(there, forward) - here).square()
-        values.append(_masked_mean(error, _valid(forward, backward)))
+    for here, there, forward, valid in _neighbours(frames_F3HW, forward_P2HW, valid_PHW):
+        values.append(_masked_mean((warp(there, forward) - here).square(), valid))
     return stacked(values)
 
 
@@ -87,12 +88,17 @@ def wrong_way_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
     return stacked([(warp(a, flow, outside="zeros") - b).square().mean() for a, b, flow in pairs])
 
 
-def warp_ssim_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
-    """SSIM of O_t and the warped O_{t+1}, mean of its map where the whole window is valid; P float64."""
+def warp_ssim_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, valid_PHW: Tensor) -> Tensor:
+    """SSIM of O_t and the warped O_{t+1}, mean of its map where the whole window is valid; P float64.
+
+    Args:
+        frames_F3HW: the edited frames.
+        forward_P2HW: flow of the source.
+        valid_PHW: see `valid_pixels`.
+    """
     values = []
-    for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
-        valid = window_inside(_valid(forward, backward))
-        values.append(_masked_mean(similarity_map(here, warp(there, forward)), valid))
+    for here, there, forward, valid in _neighbours(frames_F3HW, forward_P2HW, valid_PHW):
+        values.append(_masked_mean(similarity_map(here, warp(there, forward)), window_inside(valid)))
     return stacked(values)
 
 
@@ -119,12 +125,16 @@ def rave_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
 
 def warp_error(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """Mean over the defined pairs of `default_of_pairs`; NaN for one frame."""
-    return mean_defined(default_of_pairs(frames_F3HW, forward_P2HW, backward_P2HW))
+    return mean_defined(
+        default_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW))
+    )
 
 
 def warp_ssim(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """Mean over the defined pairs of `warp_ssim_of_pairs`; NaN for one frame."""
-    return mean_defined(warp_ssim_of_pairs(frames_F3HW, forward_P2HW, backward_P2HW))
+    return mean_defined(
+        warp_ssim_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW))
+    )
 
 
 class WarpError(ClipMean):

@@ -37,7 +37,7 @@ def given_flow(recipe, clip):
 
 
 def edit_mask(source, target, stated):
-    """Where frames may change: everywhere for a style, off the object for a background, else on both objects."""
+    """Where frames may change: everywhere (style), off the object (background), else on both objects."""
     before, after = stated["recipe"]["scene"], stated["target"]
     if before["style"] != after["style"]:
         return np.ones_like(source.mask)

@@ -89,10 +89,18 @@ def tensors(*arrays):
     return [torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))) for array in arrays]
 
 
+def default_of_pairs(frames, forward, backward):
+    return warp_error.default_of_pairs(frames, forward, warp_error.valid_pixels(forward, backward))
+
+
+def warp_ssim_of_pairs(frames, forward, backward):
+    return warp_error.warp_ssim_of_pairs(frames, forward, warp_error.valid_pixels(forward, backward))
+
+
 @pytest.mark.parametrize(
     ("name", "function"),
     [
-        ("default", warp_error.default_of_pairs),
+        ("default", default_of_pairs),
         ("lai2018", warp_error.lai2018_of_pairs),
         ("rerender", warp_error.rerender_of_pairs),
         ("wrong_way", lambda frames, forward, _: warp_error.wrong_way_of_pairs(frames, forward)),
@@ -141,7 +149,7 @@ def test_warp_ssim_is_scikit_images_map_over_valid_windows(moving):
             use_sample_covariance=False,
         )
         values.append(full[binary_erosion(valid, np.ones((11, 11)), border_value=1)].mean())
-    np.testing.assert_allclose(warp_error.warp_ssim_of_pairs(*tensors(*moving)), values, atol=1e-9)
+    np.testing.assert_allclose(warp_ssim_of_pairs(*tensors(*moving)), values, atol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +204,7 @@ def test_one_frame_is_undefined_and_a_wholly_occluded_pair_is_left_out(translati
     assert warp_error.warp_error(frames[:1], forward[:0], backward[:0]).isnan()
     contradicted = backward.clone()
     contradicted[1] = forward[1] * 10
-    values = warp_error.default_of_pairs(frames, forward, contradicted)
+    values = default_of_pairs(frames, forward, contradicted)
     assert values.isnan().tolist() == [False, True, False, False]
     assert warp_error.lai2018_of_pairs(frames, forward, contradicted)[1] == 0  # as released
 
@@ -204,8 +212,8 @@ def test_one_frame_is_undefined_and_a_wholly_occluded_pair_is_left_out(translati
 def test_a_value_does_not_depend_on_its_batch(moving):
     frames, forward, backward = tensors(*moving)
     for function in (
-        warp_error.default_of_pairs,
-        warp_error.warp_ssim_of_pairs,
+        default_of_pairs,
+        warp_ssim_of_pairs,
         warp_error.rerender_of_pairs,
     ):
         whole = function(frames, forward, backward)
