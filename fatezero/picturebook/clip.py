@@ -20,7 +20,9 @@ from torch import Tensor
 from fatezero.picturebook.pool import Shard
 from fatezero.picturebook.tokens import CONTEXT, new_tokenizer
 from fatezero.picturebook.training import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
-from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, SIZE, STYLES, Scene
+from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene
+
+IMAGE = 64  # the judge looks at pictures half as large as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ def model_config() -> dict[str, Any]:
     """The open_clip model: a small ResNet and a two-layer text transformer."""
     return {
         "embed_dim": 128,
-        "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None},
+        "vision_cfg": {"image_size": IMAGE, "layers": [1, 1, 1, 1], "width": 20, "head_width": 32, "patch_size": None},
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": len(new_tokenizer()),
@@ -62,11 +64,11 @@ def altered(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def degrade(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A little blur, noise and change of brightness, so that small faults of a picture do not sway the judge."""
-    degraded = image.astype(np.float32)
+    """The picture at IMAGE size, a little blurred, noisy, lighter or darker, so that small faults do not sway."""
+    degraded = cv2.resize(image, (IMAGE, IMAGE), interpolation=cv2.INTER_AREA).astype(np.float32)
     if rng.random() < 0.5:
-        degraded = cv2.GaussianBlur(degraded, (0, 0), rng.uniform(0.4, 1.2))
-    degraded += rng.normal(0, 1, image.shape).astype(np.float32) * rng.uniform(0, 8)
+        degraded = cv2.GaussianBlur(degraded, (0, 0), rng.uniform(0.3, 0.8))
+    degraded += rng.normal(0, 1, degraded.shape).astype(np.float32) * rng.uniform(0, 8)
     return np.clip(degraded * rng.uniform(0.93, 1.07) + rng.uniform(-8, 8), 0, 255).astype(np.uint8)
 
 

@@ -12,6 +12,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
+from fatezero.picturebook.clip import IMAGE
 from fatezero.picturebook.training import to_pixels
 from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, random_scene
 
@@ -55,7 +56,8 @@ class Judge:
         Returns:
             Accuracy 0..1 by attribute.
         """
-        seen = torch.cat([self.model.encode_image(batch) for batch in to_pixels(images).split(32)])
+        pixels = F.interpolate(to_pixels(images), size=IMAGE, mode="area")
+        seen = torch.cat([self.model.encode_image(batch) for batch in pixels.split(64)])
         shares = {}
         for attribute, values in ATTRIBUTES.items():
             named = [values[number] for number in (seen @ self.classes[attribute].T).argmax(dim=1)]

@@ -66,7 +66,7 @@ def render_shard(folder: Path, seed: int, number: int) -> Path:
         coverage[row] = np.round(255 * share)
         scenes.append(asdict(scene))
     temporary = shard.with_name(f"{shard.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
+    temporary.mkdir(parents=True, exist_ok=True)
     np.save(temporary / "images.npy", images)
     np.save(temporary / "coverage.npy", coverage)
     (temporary / "scenes.json").write_text(json.dumps(scenes))

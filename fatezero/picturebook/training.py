@@ -135,7 +135,7 @@ def fit(module: PicturebookModule) -> None:
         accelerator="cpu",
         devices=1,
         max_steps=config.steps,
-        max_epochs=-1,
+        max_epochs=1,
         logger=loggers,
         log_every_n_steps=10,
         gradient_clip_val=1.0,

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fatezero.data.manifest import Manifest, read_manifest
+from fatezero.data.video import read_clip
+from fatezero.picturebook.bench import render_truth
+from fatezero.picturebook.world import Scene, held_out
+
+FOLDER = Path(__file__).parents[2] / "datasets" / "picturebook"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Manifest:
+    return read_manifest(FOLDER / "manifest.yaml")
+
+
+def test_equal_parts_half_held_out(bench: Manifest) -> None:
+    rare = {name for name, truth in bench.truth.items() if truth["held_out"]}
+    counts = Counter((request.category, request.id in rare) for request in bench.requests)
+    assert counts == {
+        (category, half): 6
+        for category in ("style", "attribute", "object", "shape", "background")
+        for half in (True, False)
+    }
+    assert len({request.clip.path for request in bench.requests}) >= 30
+
+
+def test_prompts_and_words_say_the_scenes(bench: Manifest) -> None:
+    for request in bench.requests:
+        truth = bench.truth[request.id]
+        source, target = Scene(**truth["recipe"]["scene"]), Scene(**truth["target"])
+        assert (request.source_prompt, request.target_prompt) == (source.caption, target.caption)
+        assert set(request.edited_words) <= set(source.caption.split())
+        assert set(request.target_words) <= set(target.caption.split())
+        assert not held_out(source)
+        assert held_out(target) == truth["held_out"]
+
+
+@pytest.mark.parametrize("number", [0, 21, 58])
+def test_truth_renders_the_shipped_clip(bench: Manifest, number: int) -> None:
+    request = bench.requests[number]
+    clip = read_clip(request.clip)
+    source, edited = render_truth(dict(bench.truth[request.id]))
+    assert clip.frames.shape == source.frames.shape == edited.frames.shape
+    error = np.square(clip.frames.astype(float) - source.frames).mean()
+    assert 10 * np.log10(255**2 / error) > 28
+    assert np.abs(source.frames.astype(int) - edited.frames).mean() > 1
+
+
+def test_long_clips_are_long() -> None:
+    requests = read_manifest(FOLDER / "long.yaml").requests
+    assert {len(read_clip(request.clip).frames) for request in requests} == {64}
