@@ -89,11 +89,7 @@ def _candidates(folder: Path, request: EditRequest) -> list[Path]:
     stems = [folder / request.id]
     if request.category:
         stems.append(folder / Path(request.clip.path).stem / request.category)
-    return [
-        path
-        for stem in stems
-        for path in (*(stem.with_name(stem.name + suffix) for suffix in SUFFIXES), stem)
-    ]
+    return [path for stem in stems for path in (*(stem.with_name(stem.name + suffix) for suffix in SUFFIXES), stem)]
 
 
 def _unused(folder: Path, used: Mapping[Path, str]) -> tuple[Path, ...]:
@@ -120,9 +116,7 @@ def _match(request: EditRequest, found: list[Path], *, resize: bool, trim: bool)
     return match("; ".join(problems), tuple(notes), *infos)
 
 
-def _differences(
-    source: VideoInfo, edited: VideoInfo, *, resize: bool, trim: bool
-) -> tuple[list[str], list[str]]:
+def _differences(source: VideoInfo, edited: VideoInfo, *, resize: bool, trim: bool) -> tuple[list[str], list[str]]:
     problems, notes = [], []
     if (edited.height, edited.width) != (source.height, source.width):
         sizes = f"{edited.width}x{edited.height}, the source {source.width}x{source.height}"
@@ -137,7 +131,5 @@ def _differences(
         else:
             problems.append(f"{counts}; allow --trim to score what both have")
     if edited.fps != source.fps:
-        notes.append(
-            f"{edited.fps:g} frames a second, the source {source.fps:g} (frames are compared by index)"
-        )
+        notes.append(f"{edited.fps:g} frames a second, the source {source.fps:g} (frames are compared by index)")
     return problems, notes

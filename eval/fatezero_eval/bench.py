@@ -65,9 +65,7 @@ class _Timed:
 
 def moving(frames: int, size: int, shade: int) -> Video:
     """A drifting texture that is never held as a whole."""
-    canvas = np.kron(
-        np.random.default_rng(0).integers(0, 200, (16, 16, 3)), np.ones((size // 8, size // 8, 1))
-    )
+    canvas = np.kron(np.random.default_rng(0).integers(0, 200, (16, 16, 3)), np.ones((size // 8, size // 8, 1)))
 
     def chunks(count: int) -> Iterator[Frames]:
         for start in range(0, frames, count):

@@ -50,9 +50,7 @@ class ImageTextEncoder(Protocol):
         ...
 
 
-def in_batches(
-    frames: Frames, prepare: Callable[[Image.Image], Tensor], encode: Callable[[Tensor], Tensor]
-) -> Tensor:
+def in_batches(frames: Frames, prepare: Callable[[Image.Image], Tensor], encode: Callable[[Tensor], Tensor]) -> Tensor:
     """Encode frames in batches of `BATCH`, the last one filled up with black; first axis F.
 
     Args:
@@ -93,9 +91,7 @@ class OpenClip:
 
     def images(self, frames: Frames) -> Arrays:
         """See `ImageTextEncoder.images`."""
-        features = in_batches(
-            frames, self._preprocess, lambda x: self._model.encode_image(x.to(self._device))
-        )
+        features = in_batches(frames, self._preprocess, lambda x: self._model.encode_image(x.to(self._device)))
         if self._projection is None:
             return {"projected": _unit(features)}
         return {"projected": _unit(features @ self._projection.float().cpu()), "pooled": _unit(features)}
@@ -174,9 +170,7 @@ def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
     """
     folder = Path(model)
     if (folder / "open_clip_config.json").is_file():
-        return _load_open_clip(
-            f"local-dir:{folder}", None, _id_of(folder, "open_clip_model.safetensors"), device
-        )
+        return _load_open_clip(f"local-dir:{folder}", None, _id_of(folder, "open_clip_model.safetensors"), device)
     if (folder / "config.json").is_file():
         return load_transformers_clip(folder, device)
     if model.startswith("hf-hub:"):
@@ -214,9 +208,7 @@ def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersCli
         model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder}: no transformers CLIP with safetensors weights ({_first_line(error)})."
-        ) from error
+        raise UserError(f"{folder}: no transformers CLIP with safetensors weights ({_first_line(error)}).") from error
     return TransformersClip(model, processor, _id_of(folder, "model.safetensors"), device)
 
 
@@ -261,9 +253,7 @@ class DinoKeys:
 
     def _encode(self, pixels: Tensor) -> Tensor:
         kept: list[Tensor] = []
-        hook = self._model.blocks[-1].attn.qkv.register_forward_hook(
-            lambda _m, _i, output: kept.append(output)
-        )
+        hook = self._model.blocks[-1].attn.qkv.register_forward_hook(lambda _m, _i, output: kept.append(output))
         try:
             self._model.forward_features(pixels.to(self._device))
         finally:
@@ -284,9 +274,7 @@ def load_dino(weights: Path, name: str = "vit_base_patch8_224.dino", device: str
     try:
         model.load_state_dict(load_file(weights), strict=True)
     except Exception as error:
-        raise UserError(
-            f"{weights}: not the safetensors weights of timm's {name} ({_first_line(error)})."
-        ) from error
+        raise UserError(f"{weights}: not the safetensors weights of timm's {name} ({_first_line(error)}).") from error
     return DinoKeys(model, _id_of(weights.parent, weights.name), device)
 
 

@@ -111,9 +111,7 @@ def evaluate_run(config: EvaluateRun, render: Render | None = None) -> Evaluatio
     out = config.out or config.run / "evaluation"
     items = _run_items(config.run, Truths(manifest, render, out / "truth"))
     if not items:
-        raise UserError(
-            f"{config.run}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first."
-        )
+        raise UserError(f"{config.run}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first.")
     return evaluate_items(items, config, out)
 
 
@@ -238,9 +236,7 @@ def _run_items(run: Path, truths: Truths) -> list[Item]:
         try:
             request = request_from_json(json.loads(meta.read_text(encoding="utf-8"))["request"], str(meta))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{meta}: not readable as an edit's record ({error}); edit the clip again."
-            ) from error
+            raise UserError(f"{meta}: not readable as an edit's record ({error}); edit the clip again.") from error
         masks = folder / "masks"
         own_mask = ClipSpec(path=str(masks)) if masks.is_dir() else None
         edited = ClipSpec(path=str(folder / "frames"))
@@ -319,9 +315,7 @@ def _stored(file: Path) -> list[Row] | None:
 
 def _failure(file: Path) -> str:
     reason = file.with_suffix(".failed")
-    return (
-        reason.read_text(encoding="utf-8") if reason.is_file() else "its process ended before it was scored"
-    )
+    return reason.read_text(encoding="utf-8") if reason.is_file() else "its process ended before it was scored"
 
 
 def _fingerprint(item: Item, setting: str) -> str:

@@ -84,8 +84,7 @@ def judge(cases: Iterable[Case], metrics: Sequence[Metric], models: Models) -> l
             for s in score(_clip(case, frames), metrics, models):
                 values[s.metric, version].append(s.value)
     return [
-        _verdict(metric, version, found, values[metric, "true edit"])
-        for (metric, version), found in values.items()
+        _verdict(metric, version, found, values[metric, "true edit"]) for (metric, version), found in values.items()
     ]
 
 
@@ -115,15 +114,9 @@ def _clip(case: Case, frames: Frames) -> EditedClip:
     )
 
 
-def _verdict(
-    metric: str, version: str, found: Sequence[float | None], true: Sequence[float | None]
-) -> Verdict:
+def _verdict(metric: str, version: str, found: Sequence[float | None], true: Sequence[float | None]) -> Verdict:
     sign = 1 if by_id(metric).higher_is_better else -1
-    pairs = [
-        (value, best)
-        for value, best in zip(found, true, strict=True)
-        if value is not None and best is not None
-    ]
+    pairs = [(value, best) for value, best in zip(found, true, strict=True) if value is not None and best is not None]
     if not pairs:
         return Verdict(metric=metric, version=version, mean=None, beaten=None, cases=0)
     mean = fsum(value for value, _ in pairs) / len(pairs)

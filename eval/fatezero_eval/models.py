@@ -85,9 +85,7 @@ def clip_location(name: str) -> str:
         weights = Path(folder) / "picturebook" / "weights" / PICTUREBOOK_CLIP
         if (weights / "open_clip_config.json").is_file():
             return str(weights)
-    raise UserError(
-        f"{PICTUREBOOK_CLIP} is not in this installation; name another judge, e.g. --clip ViT-B-32/openai."
-    )
+    raise UserError(f"{PICTUREBOOK_CLIP} is not in this installation; name another judge, e.g. --clip ViT-B-32/openai.")
 
 
 def runnable_metrics(config: Scoring | None = None) -> list[tuple[str, bool, str]]:
@@ -108,9 +106,7 @@ def _lacking(metric: Metric, config: Scoring) -> str:
         except UserError as error:
             return str(error)
     if metric.model == "pick" and config.pick is None:
-        return (
-            "give --pick a folder with yuvalkirstain/PickScore_v1 (hf download yuvalkirstain/PickScore_v1)."
-        )
+        return "give --pick a folder with yuvalkirstain/PickScore_v1 (hf download yuvalkirstain/PickScore_v1)."
     if metric.model == "dino" and config.dino is None:
         return "give --dino the model.safetensors of timm/vit_base_patch8_224.dino (hf download it)."
     if metric.model == "lpips" and not torchvision_cached(LPIPS_BACKBONE):

@@ -80,9 +80,7 @@ def read_rows(path: Path) -> list[Row]:
         try:
             rows.append(from_json(line))
         except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}, line {number}: not a row ({error}); run fatezero evaluate again."
-            ) from error
+            raise UserError(f"{path}, line {number}: not a row ({error}); run fatezero evaluate again.") from error
     return rows
 
 

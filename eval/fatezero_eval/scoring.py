@@ -66,9 +66,7 @@ class _Encoded:
     def whole(self, clip: EditedClip, models: Models) -> Embeddings:
         def prompt(words: str) -> Tensor:
             key = digest("text", self.encoder.id, words)
-            return torch.from_numpy(
-                models.cache.get(key, lambda: {"text": self.encoder.texts([words])})["text"]
-            )[0]
+            return torch.from_numpy(models.cache.get(key, lambda: {"text": self.encoder.texts([words])})["text"])[0]
 
         parts = {name: torch.cat(tensors) for name, tensors in self._parts.items()}
         return Embeddings(
@@ -120,9 +118,7 @@ def score(clip: EditedClip, metrics: Sequence[Metric], models: Models) -> list[S
         reason = "" if math.isfinite(value) else metric.undefined
         undefined = int(each.isnan().sum())
         model = _model_id(metric, models, clip)
-        scores.append(
-            Score(metric.id, None if reason else value, len(each) - undefined, undefined, reason, model)
-        )
+        scores.append(Score(metric.id, None if reason else value, len(each) - undefined, undefined, reason, model))
     return scores
 
 

@@ -87,9 +87,7 @@ NEVER = "never"
 
 def _unprojected(clip: Embeddings) -> Tensor:
     if clip.pooled is None:
-        raise UserError(
-            "this CLIP has no projection, so frame_consistency/unprojected has no meaning for it."
-        )
+        raise UserError("this CLIP has no projection, so frame_consistency/unprojected has no meaning for it.")
     return consistency.adjacent(clip.pooled)
 
 

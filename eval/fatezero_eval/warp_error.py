@@ -125,16 +125,12 @@ def rave_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
 
 def warp_error(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """Mean over the defined pairs of `default_of_pairs`; NaN for one frame."""
-    return mean_defined(
-        default_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW))
-    )
+    return mean_defined(default_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW)))
 
 
 def warp_ssim(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """Mean over the defined pairs of `warp_ssim_of_pairs`; NaN for one frame."""
-    return mean_defined(
-        warp_ssim_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW))
-    )
+    return mean_defined(warp_ssim_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW)))
 
 
 class WarpError(ClipMean):

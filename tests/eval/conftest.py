@@ -95,9 +95,7 @@ def run_folder(tmp_path):
             (folder / "meta.json").write_text(json.dumps({"request": request_to_json(request)}))
     lines = []
     for request, known in edits:
-        relative = replace(
-            request, clip=replace(request.clip, path=f"clips/{request.clip.path.split('/')[-1]}")
-        )
+        relative = replace(request, clip=replace(request.clip, path=f"clips/{request.clip.path.split('/')[-1]}"))
         values = request_to_json(relative)
         values["clip"] = {"path": relative.clip.path}
         lines.append(json.dumps({**values, "truth": known}))

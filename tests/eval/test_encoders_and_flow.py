@@ -74,9 +74,7 @@ def test_transformers_clip_is_read_from_a_folder(tmp_path, make_frames, tiny_cli
         encoder.texts(["a" * 23])
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("nothing/here", "no CLIP known here"), ("ViT-B-32", "no CLIP known")]
-)
+@pytest.mark.parametrize(("name", "message"), [("nothing/here", "no CLIP known here"), ("ViT-B-32", "no CLIP known")])
 def test_an_unknown_clip_is_refused(name, message):
     with pytest.raises(UserError, match=message):
         encoders.load_clip(name)
@@ -93,9 +91,7 @@ def test_pickled_weights_are_refused(tmp_path, tiny_clip):
 
 def test_dino_keys_of_one_frame_are_the_last_blocks(make_frames):
     torch.manual_seed(0)
-    vit = timm.create_model(
-        "vit_tiny_patch16_224", pretrained=False, num_classes=0, dynamic_img_size=True, depth=2
-    )
+    vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, dynamic_img_size=True, depth=2)
     dino = encoders.DinoKeys(vit, "tiny")
     frames = make_frames(2, 0, height=32, width=48)
     keys = dino.keys(frames)
@@ -163,9 +159,7 @@ def test_missing_weights_name_their_remedy(tmp_path, monkeypatch):
 def test_given_flow_is_read_in_both_layouts_and_checked(tmp_path):
     forward = np.random.default_rng(0).random((3, 2, 8, 9), dtype=np.float32)
     np.savez(tmp_path / "first.npz", forward=forward, backward=-forward)
-    np.savez(
-        tmp_path / "last.npz", forward=forward.transpose(0, 2, 3, 1), backward=-forward.transpose(0, 2, 3, 1)
-    )
+    np.savez(tmp_path / "last.npz", forward=forward.transpose(0, 2, 3, 1), backward=-forward.transpose(0, 2, 3, 1))
     for name in ("first.npz", "last.npz"):
         given = flow.read_flow(tmp_path / name)
         assert np.array_equal(given.forward, forward)

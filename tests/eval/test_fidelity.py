@@ -41,9 +41,7 @@ def test_whole_frames_agree_with_scikit_image(clips):
     a, b, _ = tensors(*clips)
     everywhere = fidelity.everywhere(a)
     pairs = list(zip(clips[0], clips[1], strict=True))
-    np.testing.assert_allclose(
-        fidelity.mse(a, b, everywhere), [mean_squared_error(*p) for p in pairs], atol=1e-12
-    )
+    np.testing.assert_allclose(fidelity.mse(a, b, everywhere), [mean_squared_error(*p) for p in pairs], atol=1e-12)
     expected = [peak_signal_noise_ratio(*p, data_range=1) for p in pairs]
     np.testing.assert_allclose(fidelity.psnr(a, b, everywhere), expected, atol=1e-9)
     expected = [structural_similarity(*p, **GAUSSIAN) for p in pairs]
@@ -65,9 +63,7 @@ def test_pie_counts_zeroed_pixels(clips):
     clean, noisy, mask = clips
     a, b, inside = tensors(*clips)
     zeroed = [(x * m[..., None], y * m[..., None]) for x, y, m in zip(clean, noisy, mask, strict=True)]
-    np.testing.assert_allclose(
-        fidelity.mse_pie(a, b, inside), [mean_squared_error(*p) for p in zeroed], atol=1e-12
-    )
+    np.testing.assert_allclose(fidelity.mse_pie(a, b, inside), [mean_squared_error(*p) for p in zeroed], atol=1e-12)
     expected = [peak_signal_noise_ratio(*p, data_range=1) for p in zeroed]
     np.testing.assert_allclose(fidelity.psnr_pie(a, b, inside), expected, atol=1e-9)
     mirrored = [[np.pad(x, ((5, 5), (5, 5), (0, 0)), mode="reflect") for x in p] for p in zeroed]

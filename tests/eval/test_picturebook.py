@@ -31,9 +31,7 @@ def given_flow(recipe, clip):
     for t in range(recipe.frames - 1):
         move = object_motion(recipe.scene.object, poses[t + 1], poses[t])
         backward.append(true_flow(clip.mask[t + 1], clip.mask[t], move, cameras[t + 1] - cameras[t])[0])
-    return GivenFlow(
-        *(np.ascontiguousarray(f.transpose(0, 3, 1, 2)) for f in (clip.flow, np.stack(backward)))
-    )
+    return GivenFlow(*(np.ascontiguousarray(f.transpose(0, 3, 1, 2)) for f in (clip.flow, np.stack(backward))))
 
 
 def edit_mask(source, target, stated):
@@ -57,9 +55,7 @@ def cases():
         rendered.setdefault(request.clip.path, []).append((request, source, target, stated, flow))
     found = []
     for pair in rendered.values():
-        for (request, source, target, stated, flow), (_, _, other, _, _) in zip(
-            pair, pair[::-1], strict=True
-        ):
+        for (request, source, target, stated, flow), (_, _, other, _, _) in zip(pair, pair[::-1], strict=True):
             found.append(
                 judge.Case(
                     source=source.frames,
@@ -109,10 +105,10 @@ def test_the_judge_judges(cases, capsys):
 
 @pytest.mark.slow
 def test_estimated_flow_stands_in_for_the_true_one(cases, capsys):
-    """Warp error with DIS and Farneback beside the true flow's, on true edits, flicker and shuffles."""
+    """Warp error with DIS and Farneback beside the true flow's, on every third edit of the bench."""
     metrics = suite.choose(("warp_error",))
     sums = {}
-    for number, case in enumerate(cases):
+    for number, case in enumerate(cases[::3]):
         for version, frames in judge.versions(case, number).items():
             for name, estimator, flow in (
                 ("true", Dis(), case.true_flow),
