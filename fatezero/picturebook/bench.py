@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from fatezero.data.video import write_video
+from fatezero.picturebook import DEMO
 from fatezero.picturebook.clips import ClipRecipe, TrueClip, render_clip
 from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, held_out
 
@@ -127,6 +128,12 @@ def render_truth(truth: dict[str, Any]) -> tuple[TrueClip, TrueClip]:
     stated = truth["recipe"]
     recipe = ClipRecipe(**{**stated, "scene": Scene(**stated["scene"])})
     return render_clip(recipe), render_clip(recipe.edited(Scene(**truth["target"])))
+
+
+def write_demo() -> None:
+    """Write the clip of `picturebook.DEMO`."""
+    scene = Scene(object="jeep", background="road")
+    write_video(DEMO.clip.path, render_clip(ClipRecipe(scene=scene, seed=1, frames=8)).frames, FPS)
 
 
 def write_bench(folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fatezero.picturebook.grounding import SIDES, CrossAttentionMaps, grounding_loss, word_columns
-from fatezero.picturebook.pool import COVERAGE, SHARD, Shard
+from fatezero.picturebook.pool import COVERAGE, Shard
 from fatezero.picturebook.tokens import CONTEXT, new_tokenizer
 from fatezero.picturebook.training import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
 from fatezero.picturebook.world import training_scene
@@ -120,7 +120,8 @@ def encode_shard(vae: AutoencoderKL, shard: Shard, stored: Path) -> Latents:
     """
     if not stored.exists():
         rows = [
-            vae.encode(to_pixels(shard.images[start : start + 16])).latent_dist.mode() for start in range(0, SHARD, 16)
+            vae.encode(to_pixels(shard.images[start : start + 16])).latent_dist.mode()
+            for start in range(0, len(shard.images), 16)
         ]
         latents = (torch.cat(rows) * vae.config.scaling_factor).half().numpy()
         stored.parent.mkdir(parents=True, exist_ok=True)

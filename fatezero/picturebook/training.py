@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -123,6 +124,11 @@ def read_pool(config: TrainingConfig) -> list[Shard]:
     return [read_shard(render_shard(config.pool, config.series, number)) for number in range(config.shards)]
 
 
+def last_checkpoint(config: TrainingConfig, **when: Any) -> ModelCheckpoint:
+    """Keeps `output/checkpoints/last.ckpt`."""
+    return ModelCheckpoint(config.output / "checkpoints", filename="last", enable_version_counter=False, **when)
+
+
 def fit(module: PicturebookModule) -> None:
     """Train to the end of the schedule; afterwards the module holds the averaged weights."""
     config = module.config
@@ -135,20 +141,15 @@ def fit(module: PicturebookModule) -> None:
         accelerator="cpu",
         devices=1,
         max_steps=config.steps,
-        max_epochs=1,
+        max_epochs=-1,  # a finished training may be resumed with more steps
         logger=loggers,
         log_every_n_steps=10,
         gradient_clip_val=1.0,
         enable_model_summary=False,
         callbacks=[
             EMAWeightAveraging(decay=config.ema_decay),
-            ModelCheckpoint(
-                config.output / "checkpoints",
-                filename="last",
-                train_time_interval=timedelta(minutes=config.checkpoint_minutes),
-                enable_version_counter=False,
-                save_on_train_epoch_end=True,
-            ),
+            last_checkpoint(config, train_time_interval=timedelta(minutes=config.checkpoint_minutes)),
+            last_checkpoint(config, every_n_epochs=1, save_on_train_epoch_end=True),
             LearningRateMonitor("step"),
             SampleGrids(),
         ],

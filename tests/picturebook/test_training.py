@@ -1,0 +1,102 @@
+"""The three trainings, for a few steps on a few pictures: they learn, resume, export, and their exports load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from fatezero.picturebook import pool
+from fatezero.picturebook.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
+from fatezero.picturebook.clip import ClipConfig, train_clip
+from fatezero.picturebook.text_to_image import TextToImageConfig, train_text_to_image
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "SHARD", 8)
+
+
+def autoencoder_config(folder: Path) -> AutoencoderConfig:
+    return AutoencoderConfig(
+        output=folder / "out", pool=folder / "pool", shards=1, steps=6, batch=2, crop=32, warmup=1, sample_every=3
+    )
+
+
+def logged(folder: Path, column: str) -> list[float]:
+    """Values of one column over all runs that logged into a folder."""
+    tables = [pd.read_csv(path) for path in sorted((folder / "log").glob("version_*/metrics.csv"))]
+    return [value for table in tables if column in table for value in table[column].dropna()]
+
+
+def test_autoencoder_learns_resumes_and_exports(tmp_path: Path) -> None:
+    config = autoencoder_config(tmp_path)
+    folder = train_autoencoder(replace(config, steps=3))
+    first = load_file(folder / "diffusion_pytorch_model.safetensors")
+    train_autoencoder(config)
+    second = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert all(value.dtype == torch.float16 for value in second.values())
+    assert any((first[name] != second[name]).any() for name in first)
+    state = torch.load(config.output / "checkpoints" / "last.ckpt", weights_only=False)
+    assert state["global_step"] == 6
+    assert sorted(path.name for path in (config.output / "samples").iterdir()) == ["0000003.png", "0000006.png"]
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+    images = pool.read_shard(tmp_path / "pool" / "1-000").images
+    latents = vae.encode(torch.from_numpy(images[:]).permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
+    assert latents.shape == (8, 4, 32, 32)
+    assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.02)
+
+
+def test_decoder_only_keeps_latents_valid(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    vae = new_autoencoder()
+    vae.register_to_config(scaling_factor=0.7)
+    vae.save_pretrained(start)
+    folder = train_autoencoder(replace(autoencoder_config(tmp_path), init_from=start, decoder_only=True))
+    before, after = vae.state_dict(), load_file(folder / "diffusion_pytorch_model.safetensors")
+    frozen = [name for name in after if name.startswith(("encoder.", "quant_conv."))]
+    assert frozen
+    for name in frozen:  # averaging and fp16 round
+        torch.testing.assert_close(after[name].float(), before[name], rtol=1e-3, atol=1e-4)
+    assert (after["decoder.conv_out.weight"] != before["decoder.conv_out.weight"].half()).any()
+    assert AutoencoderKL.from_pretrained(folder).config.scaling_factor == 0.7
+
+
+def test_text_to_image_trains_from_stored_latents_and_exports_a_pipeline(tmp_path: Path) -> None:
+    vae = new_autoencoder()
+    vae.register_to_config(scaling_factor=1.0)
+    vae.save_pretrained(tmp_path / "vae")
+    config = TextToImageConfig(
+        output=tmp_path / "out", pool=tmp_path / "pool", vae=tmp_path / "vae", shards=1, steps=12, batch=2, warmup=1,
+        sample_every=100,
+    )  # fmt: skip
+    folder = train_text_to_image(config)
+    assert len(logged(config.output, "grounding")) == 1
+    assert np.load(config.output / "latents" / "1-000.npy").shape == (8, 4, 32, 32)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=torch.float32)
+    image = pipe("a fox in the snow", 2, output_type="np").images
+    assert image.shape == (1, 128, 128, 3)
+    more = train_text_to_image(replace(config, output=tmp_path / "more", init_from=folder, steps=1))
+    assert (more / "model_index.json").exists()
+
+
+def test_clip_trains_and_loads_as_any_open_clip_folder(tmp_path: Path) -> None:
+    config = ClipConfig(
+        output=tmp_path / "out", pool=tmp_path / "pool", shards=1, steps=2, batch=4, warmup=1, sample_every=1
+    )
+    folder = train_clip(config)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a fox in the snow"])
+    from PIL import Image  # noqa: PLC0415
+
+    pixels = preprocess(Image.new("RGB", (128, 128)))[None]
+    assert model.encode_image(pixels).shape == model.encode_text(tokens).shape == (1, 128)
