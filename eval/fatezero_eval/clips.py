@@ -71,7 +71,8 @@ class Models:
         clip: judges frames and prompts.
         pick: PickScore.
         dino: keys for the structure distance.
-        lpips: perceptual distance.
+        lpips: perceptual distance with AlexNet.
+        lpips_squeeze: with SqueezeNet, as PnPInversion has it.
         cache: keeps embeddings and flows.
     """
 
@@ -80,6 +81,7 @@ class Models:
     pick: ImageTextEncoder | None = None
     dino: DinoKeys | None = None
     lpips: Lpips | None = None
+    lpips_squeeze: Lpips | None = None
     cache: Cache = field(default_factory=Cache)
 
 
@@ -127,8 +129,14 @@ class Chunk:
 
     @cached_property
     def valid(self) -> Tensor:
-        """Pixels of the source whose motion can be followed, P,H,W bool (see `warp_error.valid_pixels`)."""
-        return valid_pixels(*self.motion)
+        """Pixels of the source whose motion can be followed, P,H,W bool.
+
+        See `warp_error.valid_pixels`; where it is known what is hidden, that is left out as well.
+        """
+        valid = valid_pixels(*self.motion)
+        if self.true_flow is None or self.true_flow.visible is None:
+            return valid
+        return valid & torch.from_numpy(self.true_flow.visible[self.start : self.start + len(valid)])
 
     def forward(self, version: str) -> Tensor:
         """Estimated flow from each frame to the next, P,2,H,W."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BATCH = 8
+FEW_WORDS = 4096  # a tokenizer of no more tokens belongs to a closed world, such as Picturebook
 
 
 class ImageTextEncoder(Protocol):
@@ -103,11 +104,24 @@ class OpenClip:
         return _unit(torch.cat(rows))
 
     def _tokens(self, prompt: str) -> Tensor:
+        unknown = [word for word in prompt.split() if self._spelled(word)]
+        if unknown:
+            raise UserError(
+                f"{self.id} does not know {', '.join(map(repr, unknown))} in the prompt {prompt!r}; judge with a "
+                "model that does, such as --clip ViT-B-32/openai."
+            )
         context = self._model.context_length
         tokens: Tensor = self._tokenizer([prompt], context_length=context)
         if not torch.equal(self._tokenizer([prompt], context_length=4 * context)[:, :context], tokens):
             raise _too_long(prompt, context, self.id)
         return tokens
+
+    def _spelled(self, word: str) -> bool:
+        """Whether a model of few words would spell this one letter by letter, having never learnt it."""
+        words = getattr(self._tokenizer, "tokenizer", None)  # Hugging Face's, inside open_clip's
+        if words is None or len(words) > FEW_WORDS or len(word) == 1:
+            return False
+        return all(len(piece.removesuffix("</w>")) == 1 for piece in words.tokenize(word))
 
 
 class TransformersClip:
@@ -302,23 +316,34 @@ class Lpips:
         return distance
 
 
-LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
+LpipsNet = Literal["alex", "squeeze"]
+LPIPS_BACKBONES: dict[LpipsNet, tuple[str, str]] = {  # torchvision's name and file
+    "alex": ("alexnet", "alexnet-owt-7be5be79.pth"),
+    "squeeze": ("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
+}
 
 
-def load_lpips(device: str = "cpu") -> Lpips:
-    """LPIPS with AlexNet, whose backbone must lie in torchvision's cache.
+def lpips_remedy(net: LpipsNet) -> str:
+    """What to do where LPIPS lacks its backbone; empty if torchvision's cache holds it."""
+    name, file = LPIPS_BACKBONES[net]
+    if torchvision_cached(file):
+        return ""
+    fetch = f"python -c \"import torchvision; torchvision.models.{name}(weights='DEFAULT')\""
+    return f"LPIPS needs {file} in torchvision's cache; fetch it once with {fetch}."
+
+
+def load_lpips(net: LpipsNet, device: str = "cpu") -> Lpips:
+    """LPIPS with AlexNet or SqueezeNet, whose weights must lie in torchvision's cache.
 
     Raises:
-        UserError: the backbone is not there.
+        UserError: they are not there.
     """
-    if not torchvision_cached(LPIPS_BACKBONE):
-        raise UserError(
-            f"LPIPS needs AlexNet ({LPIPS_BACKBONE}) in torchvision's cache; fetch it once with "
-            "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"."
-        )
+    remedy = lpips_remedy(net)
+    if remedy:
+        raise UserError(remedy)
     from torchmetrics.functional.image.lpips import _LPIPS  # noqa: PLC0415
 
-    return Lpips(_LPIPS(pretrained=True, net="alex"), "lpips-alex", device)
+    return Lpips(_LPIPS(pretrained=True, net=net), f"lpips-{net}", device)
 
 
 def torchvision_cached(file: str) -> bool:

@@ -91,6 +91,17 @@ RAFT_FILES = {
 }
 
 
+def raft_remedy(name: str) -> str:
+    """What to do where a RAFT lacks its weights; empty if torchvision's cache holds them, or it is no RAFT."""
+    if name not in RAFT_FILES or torchvision_cached(RAFT_FILES[name]):
+        return ""
+    fetch = f"python -c \"from torchvision.models.optical_flow import *; {name}(weights='DEFAULT')\""
+    return (
+        f"{name} needs {RAFT_FILES[name]} in torchvision's cache; fetch it once with {fetch}, "
+        "give --raft a safetensors file, or use --flow dis."
+    )
+
+
 def load_flow(name: str, weights: Path | None = None, device: str = "cpu") -> FlowEstimator:
     """An estimator by name.
 
@@ -120,12 +131,9 @@ def load_flow(name: str, weights: Path | None = None, device: str = "cpu") -> Fl
         except Exception as error:
             raise UserError(f"{weights}: not the safetensors weights of torchvision's {name}.") from error
         return Raft(network, f"{name}:{weights.name}", device)
-    if not torchvision_cached(RAFT_FILES[name]):
-        raise UserError(
-            f"{name} needs its weights ({RAFT_FILES[name]}) in torchvision's cache; fetch them once with "
-            f"python -c \"from torchvision.models.optical_flow import *; {name}(weights='DEFAULT')\", "
-            "or give a safetensors file."
-        )
+    remedy = raft_remedy(name)
+    if remedy:
+        raise UserError(remedy)
     return Raft(build(weights="DEFAULT"), f"{name}:torchvision", device)
 
 
@@ -136,28 +144,33 @@ class GivenFlow:
     Attributes:
         forward: P,2,H,W from frame t to t + 1.
         backward: P,2,H,W from frame t + 1 to t.
+        visible: P,H,W bool, whether frame t + 1 still shows what frame t shows there; None if not known.
     """
 
     forward: Flow
     backward: Flow
+    visible: npt.NDArray[np.bool_] | None = None
 
 
 def read_flow(path: Path) -> GivenFlow:
-    """Read an `.npz` with `forward` and `backward`, each P,2,H,W or P,H,W,2 floats.
+    """Read an `.npz` with `forward` and `backward`, each P,2,H,W or P,H,W,2 floats, and perhaps `visible`.
 
     Raises:
         UserError: the file is unreadable, or its arrays have other names or shapes.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = [_pairs_first(stored[name]) for name in ("forward", "backward")]
+            forward, backward = (_pairs_first(stored[name]) for name in ("forward", "backward"))
+            visible = stored["visible"].astype(bool) if "visible" in stored else None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"{path}: not a flow file ({error}); it must hold `forward` and `backward`, each P,2,H,W."
         ) from error
-    if arrays[0].shape != arrays[1].shape:
-        raise UserError(f"{path}: forward {arrays[0].shape} and backward {arrays[1].shape} differ in shape.")
-    return GivenFlow(*arrays)
+    seen = forward[:, 0].shape if visible is None else visible.shape
+    if not forward.shape == backward.shape == (seen[0], 2, *seen[1:]):
+        shapes = f"forward {forward.shape}, backward {backward.shape}, visible {seen}"
+        raise UserError(f"{path}: its arrays do not fit together ({shapes}).")
+    return GivenFlow(forward, backward, visible)
 
 
 def _pairs_first(flow: npt.NDArray[Any]) -> Flow:

@@ -81,7 +81,7 @@ def judge(cases: Iterable[Case], metrics: Sequence[Metric], models: Models) -> l
     values: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     for number, case in enumerate(cases):
         for version, frames in versions(case, number).items():
-            for s in score(_clip(case, frames), metrics, models):
+            for s in score(edited_clip(case, frames), metrics, models):
                 values[s.metric, version].append(s.value)
     return [
         _verdict(metric, version, found, values[metric, "true edit"]) for (metric, version), found in values.items()
@@ -99,7 +99,8 @@ def table(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines + [f"| {m} {arrows[m]} | {' | '.join(row)} |" for m, row in cells.items()])
 
 
-def _clip(case: Case, frames: Frames) -> EditedClip:
+def edited_clip(case: Case, frames: Frames) -> EditedClip:
+    """The case with these frames as its edit."""
     mask = None
     if case.mask is not None:
         mask = in_memory(np.repeat(case.mask[..., None].astype(np.uint8) * 255, 3, axis=-1))

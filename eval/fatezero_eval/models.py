@@ -11,14 +11,13 @@ from fatezero_eval.cache import Cache
 from fatezero_eval.clips import Models
 from fatezero_eval.config import PICTUREBOOK_CLIP, Scoring
 from fatezero_eval.encoders import (
-    LPIPS_BACKBONE,
     load_clip,
     load_dino,
     load_lpips,
     load_transformers_clip,
-    torchvision_cached,
+    lpips_remedy,
 )
-from fatezero_eval.flow import RAFT_FILES, load_flow
+from fatezero_eval.flow import load_flow, raft_remedy
 from fatezero_eval.suite import METRICS, Metric, choose
 
 
@@ -64,10 +63,11 @@ def load_models(config: Scoring, metrics: tuple[Metric, ...]) -> Loaded:
         clip=load_clip(clip_location(config.clip), device) if "clip" in wanted else None,
         pick=load_transformers_clip(config.pick, device) if "pick" in wanted and config.pick else None,
         dino=load_dino(config.dino, device=device) if "dino" in wanted and config.dino else None,
-        lpips=load_lpips(device) if "lpips" in wanted else None,
+        lpips=load_lpips("alex", device) if "lpips" in wanted else None,
+        lpips_squeeze=load_lpips("squeeze", device) if "lpips_squeeze" in wanted else None,
         cache=Cache(config.cache),
     )
-    named = (shared.flow, shared.clip, shared.pick, shared.dino, shared.lpips)
+    named = (shared.flow, shared.clip, shared.pick, shared.dino, shared.lpips, shared.lpips_squeeze)
     return Loaded(metrics, shared, tuple(model.id if model else "" for model in named))
 
 
@@ -99,22 +99,25 @@ def runnable_metrics(config: Scoring | None = None) -> list[tuple[str, bool, str
 
 
 def _lacking(metric: Metric, config: Scoring) -> str:
-    """What keeps a metric from running, in one sentence; empty if nothing does."""
-    if metric.model == "clip" and config.clip == PICTUREBOOK_CLIP:
-        try:
-            clip_location(config.clip)
-        except UserError as error:
-            return str(error)
-    if metric.model == "pick" and config.pick is None:
-        return "give --pick a folder with yuvalkirstain/PickScore_v1 (hf download yuvalkirstain/PickScore_v1)."
-    if metric.model == "dino" and config.dino is None:
-        return "give --dino the model.safetensors of timm/vit_base_patch8_224.dino (hf download it)."
-    if metric.model == "lpips" and not torchvision_cached(LPIPS_BACKBONE):
-        return (
-            f"LPIPS needs AlexNet ({LPIPS_BACKBONE}) in torchvision's cache; fetch it once with "
-            "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"."
-        )
-    raft = RAFT_FILES.get(config.flow)
-    if metric.model in ("flow", "motion") and raft and not config.raft and not torchvision_cached(raft):
-        return f"{config.flow} needs {raft} in torchvision's cache, or --raft FILE; or use --flow dis."
+    """What keeps a metric from running, in one sentence with the remedy; empty if nothing does."""
+    match metric.model:
+        case "clip":
+            return _clip_remedy(config.clip)
+        case "pick" if config.pick is None:
+            return "give --pick the folder of hf download yuvalkirstain/PickScore_v1."
+        case "dino" if config.dino is None:
+            return "give --dino the model.safetensors of timm/vit_base_patch8_224.dino (hf download it)."
+        case "lpips" | "lpips_squeeze" as model:
+            return lpips_remedy("alex" if model == "lpips" else "squeeze")
+        case "flow" | "motion" if config.raft is None:
+            return raft_remedy(config.flow)
+        case _:
+            return ""
+
+
+def _clip_remedy(name: str) -> str:
+    try:
+        clip_location(name)
+    except UserError as error:
+        return str(error)
     return ""

@@ -18,7 +18,9 @@ from fatezero.errors import UserError
 from fatezero_eval import consistency, fidelity, flickering, motion, structure, text, warp_error
 from fatezero_eval.clips import Chunk
 
-Model = Literal["clip", "pick", "dino", "lpips", "flow", "motion"]  # motion: known flow, else estimated
+Model = Literal[
+    "clip", "pick", "dino", "lpips", "lpips_squeeze", "flow", "motion"
+]  # motion: known flow, else estimated
 Version = Literal["mask", "own_mask", "true_edit"]
 
 
@@ -280,11 +282,13 @@ STRUCTURE_METRICS = (
     ),
 )
 
-Comparison = Callable[[Tensor, Tensor, Tensor], Tensor]
-Place = Literal["inside", "outside", "truth"]
+Place = Literal["outside", "inside", "truth"]
+Comparison = Callable[..., Tensor]  # two clips F,3,H,W and a mask F,H,W to F values; LPIPS takes its network too
 
 
-def _compare(chunk: Chunk, function: Comparison, place: Place) -> Tensor:
+def _compare(chunk: Chunk, function: Comparison, place: Place, model: Model | None) -> Tensor:
+    if model is not None:
+        function = partial(function, network=getattr(chunk.models, model))
     edited = chunk.fresh("edited")
     if place == "truth":
         return function(edited, chunk.fresh("true_edit"), fidelity.everywhere(edited))
@@ -292,44 +296,34 @@ def _compare(chunk: Chunk, function: Comparison, place: Place) -> Tensor:
     return function(edited, chunk.fresh("source"), mask if place == "inside" else ~mask)
 
 
-def _compare_lpips(chunk: Chunk, function: Callable[..., Tensor], place: Place) -> Tensor:
-    return _compare(chunk, partial(function, network=chunk.models.lpips), place)
-
-
 def _fidelity(
-    family: str, unit: str, place: Place, function: Callable[..., Tensor], *, higher: bool, pie: bool = False
+    place: Place, family: str, unit: str, function: Comparison, *, model: Model | None = None, mode: str = ""
 ) -> Metric:
-    compare = _compare_lpips if family == "lpips" else _compare
     return Metric(
-        name=f"{family}/{place}" + ("/pie_compat" if pie else ""),
+        name=f"{family}/{place}{mode}",
         unit=unit,
-        higher_is_better=higher,
-        model="lpips" if family == "lpips" else None,
+        higher_is_better=family in ("psnr", "ssim"),
+        model=model,
         needs=("true_edit",) if place == "truth" else ("mask",),
         undefined=NEVER if place == "truth" else EMPTY,
-        of_chunk=partial(compare, function=function, place=place),
+        of_chunk=partial(_compare, function=function, place=place, model=model),
     )
 
 
-_FAMILIES = (
-    ("psnr", "dB", True, fidelity.psnr, fidelity.psnr_pie),
-    ("ssim", "SSIM", True, fidelity.ssim, fidelity.ssim_pie),
-    ("mse", "squared difference", False, fidelity.mse, fidelity.mse_pie),
-    ("lpips", "LPIPS", False, fidelity.lpips, fidelity.lpips_pie),
-)
-PLACES: tuple[Place, ...] = ("outside", "inside", "truth")
+_EVERYWHERE: tuple[Place, ...] = ("outside", "inside", "truth")
+_MASKED = _EVERYWHERE[:2]
+_PIE = "/pie_compat"
+_SQUARED = "squared difference"
 
 FIDELITY_METRICS = (
-    *(
-        _fidelity(family, unit, place, valid_only, higher=higher)
-        for family, unit, higher, valid_only, _ in _FAMILIES
-        for place in PLACES
-    ),
-    *(
-        _fidelity(family, unit, place, pie, higher=higher, pie=True)
-        for family, unit, higher, _, pie in _FAMILIES
-        for place in PLACES[:2]
-    ),
+    *(_fidelity(place, "psnr", "dB", fidelity.psnr) for place in _EVERYWHERE),
+    *(_fidelity(place, "ssim", "SSIM", fidelity.ssim) for place in _EVERYWHERE),
+    *(_fidelity(place, "mse", _SQUARED, fidelity.mse) for place in _EVERYWHERE),
+    *(_fidelity(place, "lpips", "LPIPS", fidelity.lpips, model="lpips") for place in _EVERYWHERE),
+    *(_fidelity(place, "psnr", "dB", fidelity.psnr_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, "ssim", "SSIM", fidelity.ssim_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, "mse", _SQUARED, fidelity.mse_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, "lpips", "LPIPS", fidelity.lpips_pie, model="lpips_squeeze", mode=_PIE) for place in _MASKED),
     Metric(
         name="mask_iou",
         unit="IoU",

@@ -18,15 +18,24 @@ from fatezero_eval.encoders import load_clip
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 24
+WORDS = ("an", "red", "owl", "fox", "jeep", "in", "the", "snow")
+
+
+def spelling(word):
+    """Merges that make the word one token, from its first letter on."""
+    letters = [*word[:-1], f"{word[-1]}</w>"]
+    return [("".join(letters[:count]), letters[count]) for count in range(1, len(letters))]
 
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory):
-    """A random open_clip model as a local folder; its tokenizer spells letter by letter."""
+    """A random open_clip model as a local folder; its tokenizer knows WORDS and spells all others."""
     folder = tmp_path_factory.mktemp("models") / "tiny-clip"
     letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
-    tokens = [*letters, START, END]
-    tokenizer = CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=CONTEXT)
+    merges = [pair for word in WORDS for pair in spelling(word)]
+    tokens = [*letters, *("".join(pair) for pair in merges), START, END]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
     tokenizer.save_pretrained(folder)
     vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
     text = {"context_length": CONTEXT, "vocab_size": len(tokens), "width": 32, "heads": 2, "layers": 2}

@@ -44,15 +44,21 @@ def test_embeddings_do_not_depend_on_the_batch(judge, make_frames):
 
 
 def test_a_prompt_beyond_the_context_is_refused(judge):
-    judge.texts(["a" * 22])
+    judge.texts(["a " * 22])
     with pytest.raises(UserError, match="longer than the 24 tokens"):
-        judge.texts(["a" * 23])
+        judge.texts(["a " * 23])
+
+
+def test_a_word_that_a_small_judge_never_learnt_is_refused(judge):
+    with pytest.raises(UserError, match=r"does not know 'zebra' in the prompt 'a red zebra'"):
+        judge.texts(["a red zebra"])
 
 
 def test_transformers_clip_is_read_from_a_folder(tmp_path, make_frames, tiny_clip):
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vocabulary = len(CLIPTokenizer.from_pretrained(tiny_clip))
     config = CLIPConfig(
-        text_config={**tower, "vocab_size": 54, "max_position_embeddings": 24, "eos_token_id": 53},
+        text_config={**tower, "vocab_size": vocabulary, "max_position_embeddings": 24, "eos_token_id": vocabulary - 1},
         vision_config={**tower, "image_size": 32, "patch_size": 8},
         projection_dim=16,
     )
@@ -148,10 +154,10 @@ def test_raft_pads_and_crops(shifted):
 
 def test_missing_weights_name_their_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="fetch them once with"):
+    with pytest.raises(UserError, match="fetch it once with"):
         flow.load_flow("raft_small")
     with pytest.raises(UserError, match="fetch it once with"):
-        encoders.load_lpips()
+        encoders.load_lpips("alex")
     with pytest.raises(UserError, match="no flow estimator; choose dis"):
         flow.load_flow("guess")
 

@@ -209,6 +209,14 @@ def test_one_frame_is_undefined_and_a_wholly_occluded_pair_is_left_out(translati
     assert warp_error.lai2018_of_pairs(frames, forward, contradicted)[1] == 0  # as released
 
 
+def test_frames_that_are_not_numbers_are_left_out(translation):
+    frames, forward, backward = translation
+    damaged = frames.clone()
+    damaged[1, 0, 20, 20] = torch.nan
+    assert default_of_pairs(damaged, forward, backward).isnan().tolist() == [True, True, False, False]
+    assert warp_error.warp_error(damaged, forward, backward) == 0
+
+
 def test_a_value_does_not_depend_on_its_batch(moving):
     frames, forward, backward = tensors(*moving)
     for function in (

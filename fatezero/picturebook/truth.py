@@ -1,0 +1,58 @@
+"""The truth of Picturebook-Bench as files, for whoever scores edits without knowing the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fatezero.data.files import replacing
+from fatezero.data.video import write_frames
+from fatezero.picturebook.bench import render_truth
+from fatezero.picturebook.clips import ClipRecipe, TrueClip, motion, object_motion, true_flow
+from fatezero.picturebook.world import Scene
+
+
+def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Render what a manifest's `truth` block names into a folder, unless it lies there already.
+
+    Args:
+        stated: of one edit, as `read_manifest` gives it.
+        folder: gets `clip/` and `mask/` as PNGs and `flow.npz` with `forward` and
+            `backward`, F-1,2,H,W, and `visible`, F-1,H,W.
+
+    Returns:
+        The paths of all three, as a manifest of files would state them.
+    """
+    if not folder.is_dir():
+        source, target = render_truth(dict(stated))
+        with replacing(folder) as partial:
+            write_frames(partial / "clip", target.frames)
+            write_frames(partial / "mask", edit_mask(stated, source, target).astype(np.uint8) * 255)
+            forward, backward = both_flows(stated, source)
+            flow = {"forward": forward, "backward": backward, "visible": source.visible}
+            np.savez_compressed(partial / "flow.npz", allow_pickle=False, **flow)
+    return {"clip": str(folder / "clip"), "mask": str(folder / "mask"), "flow": str(folder / "flow.npz")}
+
+
+def edit_mask(stated: Mapping[str, Any], source: TrueClip, target: TrueClip) -> npt.NDArray[np.bool_]:
+    """Where frames may change, F,H,W: everywhere (style), off the object (background), else on both objects."""
+    before, after = stated["recipe"]["scene"], stated["target"]
+    if before["style"] != after["style"]:
+        return np.ones_like(source.mask)
+    return ~source.mask if before["background"] != after["background"] else source.mask | target.mask
+
+
+def both_flows(stated: Mapping[str, Any], source: TrueClip) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The source's motion to the next frame and back, F-1,2,H,W each, columns first."""
+    recipe = ClipRecipe(**{**stated["recipe"], "scene": Scene(**stated["recipe"]["scene"])})
+    poses, cameras = motion(recipe), np.linspace(-recipe.pan / 2, recipe.pan / 2, recipe.frames)
+    backward = np.empty_like(source.flow)
+    for number in range(recipe.frames - 1):
+        move = object_motion(recipe.scene.object, poses[number + 1], poses[number])
+        turn = cameras[number + 1] - cameras[number]
+        backward[number], _ = true_flow(source.mask[number + 1], source.mask[number], move, turn)
+    return source.flow.transpose(0, 3, 1, 2), backward.transpose(0, 3, 1, 2)
