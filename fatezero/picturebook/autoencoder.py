@@ -29,6 +29,7 @@ class AutoencoderConfig(TrainingConfig):
 
     crop: int = SIZE
     kl_weight: float = 1e-6
+    weight_decay: float = 0.0
     decoder_only: bool = False
 
 
@@ -73,7 +74,7 @@ class AutoencoderTraining(PicturebookModule):
         rng, side = self.rng(), self.config.crop
         crops = np.empty((self.config.batch, side, side, 3), np.uint8)
         for crop in crops:
-            images = self.pool[rng.integers(len(self.pool))].images
+            images = self.pool[int(rng.integers(len(self.pool)))].images
             top, left = rng.integers(0, SIZE - side + 1, 2)
             crop[:] = images[rng.integers(len(images)), top : top + side, left : left + side]
         return crops
@@ -86,11 +87,8 @@ class AutoencoderTraining(PicturebookModule):
         divergence = posterior.kl().mean() / pixels[0].numel()
         psnr = 10 * torch.log10(4 / (output.detach().clamp(-1, 1) - pixels).square().mean())
         self.log_dict({"psnr": psnr, "kl": divergence}, prog_bar=True)
-        return reconstruction_loss(output, pixels) + self.config.kl_weight * posterior.kl().mean()
-
-    def configure_optimizers(self) -> object:
-        """AdamW, cosine."""
-        return self.cosine_adamw(weight_decay=0.0)
+        loss: Tensor = reconstruction_loss(output, pixels) + self.config.kl_weight * posterior.kl().mean()
+        return loss
 
     def sample_grid(self) -> npt.NDArray[np.uint8]:
         """Eight pictures over their reconstructions."""

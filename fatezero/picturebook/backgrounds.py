@@ -14,6 +14,11 @@ Colour = tuple[float, float, float]
 HEIGHT, WIDTH = 128, 192  # wider than an image by the room a camera pan needs
 
 
+def floats(values: npt.ArrayLike) -> Floats:
+    """Values as float32."""
+    return np.asarray(values, dtype=np.float32)
+
+
 def noise(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     """Smooth noise of about unit amplitude.
 
@@ -26,39 +31,39 @@ def noise(rng: np.random.Generator, rows: int, columns: int) -> Floats:
         float32 HEIGHT,WIDTH.
     """
     grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
-    return cv2.resize(grid, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
+    return floats(cv2.resize(grid, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
 
 
 def gradient(top: Colour, bottom: Colour, end: float) -> Floats:
     """Vertical gradient from `top` at row 0 to `bottom` at row `end`: float32 HEIGHT,1,3."""
-    share = np.clip(np.arange(HEIGHT, dtype=np.float32) / end, 0, 1)[:, None, None]
-    return np.float32(1 - share) * np.float32(top) + np.float32(share) * np.float32(bottom)
+    share = floats(np.clip(np.arange(HEIGHT, dtype=np.float32) / end, 0, 1)[:, None, None])
+    return (1 - share) * floats(top) + share * floats(bottom)
 
 
 def flat(colour: Colour, texture: Floats, amplitude: float) -> Floats:
     """One colour made lighter and darker by a texture: float32 HEIGHT,WIDTH,3."""
-    return np.float32(colour) * (1 + np.float32(amplitude) * texture[..., None])
+    return floats(colour) * (1 + floats(amplitude) * texture[..., None])
 
 
 def below(horizon: float | Floats, upper: Floats, lower: Floats) -> Floats:
     """`lower` beneath the horizon row (a number or one per column), `upper` above, with a soft border."""
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
-    share = np.clip((rows - horizon) / 2 + 0.5, 0, 1)[..., None]
+    share = floats(np.clip((rows - horizon) / 2 + 0.5, 0, 1)[..., None])
     return upper * (1 - share) + lower * share
 
 
 def disc(canvas: Floats, x: float, y: float, radius: float, colour: Colour) -> Floats:
     """`canvas` with a soft-edged disc at (x, y)."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-    share = np.clip((radius - np.hypot(columns - x, rows - y)) / 2 + 0.5, 0, 1)[..., None]
-    return canvas * (1 - share) + np.float32(colour) * share
+    share = floats(np.clip((radius - np.hypot(columns - x, rows - y)) / 2 + 0.5, 0, 1)[..., None])
+    return canvas * (1 - share) + floats(colour) * share
 
 
 def hills(rng: np.random.Generator, low: float, high: float) -> Floats:
     """A gently rolling horizon between two rows: float32 1,WIDTH."""
     curve = rng.uniform(-3, 3, (1, 6)).astype(np.float32)
     line = cv2.resize(curve, (WIDTH, 1), interpolation=cv2.INTER_CUBIC)
-    return np.float32(rng.uniform(low, high)) + line
+    return floats(rng.uniform(low, high)) + floats(line)
 
 
 def day_sky(rng: np.random.Generator, end: float = 70) -> Floats:
@@ -94,7 +99,7 @@ def water(rng: np.random.Generator) -> Floats:
     phase = rng.uniform(0, 2 * np.pi) + 3.5 * noise(rng, 6, 9)
     waves = np.sin(900 / (rows + 25) * 2.2 + phase)
     lower = flat((42, 110, 190), waves + 0.5 * noise(rng, 4, 4), 0.13)
-    return below(np.float32(rng.uniform(42, 54)), day_sky(rng, 50), lower)
+    return below(floats(rng.uniform(42, 54)), day_sky(rng, 50), lower)
 
 
 def road(rng: np.random.Generator) -> Floats:
@@ -107,7 +112,7 @@ def road(rng: np.random.Generator) -> Floats:
     across = np.clip(3.5 - np.abs(rows - middle), 0, 1)
     along = np.clip(9.5 - np.abs((columns + rng.uniform(0, 40)) % 40 - 20), 0, 1)
     dashes = (across * along)[..., None]
-    asphalt = asphalt * (1 - dashes) + np.float32((238, 238, 230)) * dashes
+    asphalt = asphalt * (1 - dashes) + floats((238, 238, 230)) * dashes
     return below(edge, below(hills(rng, 48, 58), day_sky(rng), verge), asphalt)
 
 
@@ -118,7 +123,7 @@ def forest(rng: np.random.Generator) -> Floats:
     columns = np.arange(WIDTH, dtype=np.float32)[None, :, None]
     for centre in np.arange(6, WIDTH, 22) + rng.uniform(-7, 7, 9):
         trunk = np.clip(rng.uniform(3, 5.5) - np.abs(columns - centre), 0, 1)
-        canvas = canvas * (1 - trunk) + np.float32((88, 62, 44)) * trunk
+        canvas = canvas * (1 - trunk) + floats((88, 62, 44)) * trunk
     leaves = flat((38, 96, 44), noise(rng, 16, 26), 0.22)
     crown = 26 + 6 * noise(rng, 1, 20)[:1]
     canvas = below(crown, leaves, canvas)
@@ -131,7 +136,7 @@ def night_sky(rng: np.random.Generator) -> Floats:
     sky = np.broadcast_to(gradient((14, 18, 52), (44, 54, 108), 90), (HEIGHT, WIDTH, 3))
     stars = np.zeros((HEIGHT, WIDTH), np.float32)
     stars[rng.integers(3, 70, 22), rng.integers(3, WIDTH - 3, 22)] = rng.uniform(4, 8, 22)
-    sky = sky + cv2.GaussianBlur(stars, (0, 0), 0.9)[..., None] * np.float32((130, 130, 115))
+    sky = sky + cv2.GaussianBlur(stars, (0, 0), 0.9)[..., None] * floats((130, 130, 115))
     sky = disc(np.minimum(sky, 235), rng.uniform(40, 152), rng.uniform(16, 30), rng.uniform(8, 11), (246, 240, 205))
     ground = flat((34, 44, 56), noise(rng, 10, 14), 0.14)
     return below(hills(rng, 74, 88), sky, ground)
@@ -141,7 +146,13 @@ def sunset(rng: np.random.Generator) -> Floats:
     """A low sun in an orange sky above dark brown ground."""
     horizon = hills(rng, 68, 80)
     sky = np.broadcast_to(gradient((96, 60, 130), (250, 150, 66), 74), (HEIGHT, WIDTH, 3))
-    sky = disc(sky + 8 * noise(rng, 12, 4)[..., None], rng.uniform(40, 152), rng.uniform(44, 60), rng.uniform(11, 14), (255, 226, 130))
+    sky = disc(
+        sky + 8 * noise(rng, 12, 4)[..., None],
+        rng.uniform(40, 152),
+        rng.uniform(44, 60),
+        rng.uniform(11, 14),
+        (255, 226, 130),
+    )
     ground = flat((96, 58, 56), noise(rng, 12, 16), 0.13)
     return below(horizon, sky, ground)
 

@@ -25,6 +25,14 @@ from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Sc
 IMAGE = 64  # the judge looks at pictures half as large as they are
 
 
+CHANGES: dict[str, Sequence[str | None]] = {
+    "object": OBJECTS,
+    "background": BACKGROUNDS,
+    "colour": (None, *COLOURS),
+    "style": (None, *STYLES),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig(TrainingConfig):
     """How the judge is trained; its series of pictures is another than the painter's."""
@@ -32,6 +40,7 @@ class ClipConfig(TrainingConfig):
     series: int = 2
     shards: int = 5
     batch: int = 64
+    weight_decay: float = 0.05
 
 
 def model_config() -> dict[str, Any]:
@@ -52,15 +61,10 @@ def model_config() -> dict[str, Any]:
 
 def altered(scene: Scene, rng: np.random.Generator) -> Scene:
     """The scene with one of its four words changed: a hard negative."""
-    change: dict[str, Sequence[str | None]] = {
-        "object": OBJECTS,
-        "background": BACKGROUNDS,
-        "colour": (None, *COLOURS),
-        "style": (None, *STYLES),
-    }
-    name = list(change)[rng.integers(4)]
-    others = [value for value in change[name] if value != getattr(scene, name)]
-    return replace(scene, **{name: others[rng.integers(len(others))]})
+    name = list(CHANGES)[rng.integers(len(CHANGES))]
+    others = [value for value in CHANGES[name] if value != getattr(scene, name)]
+    changed: dict[str, Any] = {name: others[rng.integers(len(others))]}
+    return replace(scene, **changed)
 
 
 def degrade(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -68,8 +72,9 @@ def degrade(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArr
     degraded = cv2.resize(image, (IMAGE, IMAGE), interpolation=cv2.INTER_AREA).astype(np.float32)
     if rng.random() < 0.5:
         degraded = cv2.GaussianBlur(degraded, (0, 0), rng.uniform(0.3, 0.8))
-    degraded += rng.normal(0, 1, degraded.shape).astype(np.float32) * rng.uniform(0, 8)
-    return np.clip(degraded * rng.uniform(0.93, 1.07) + rng.uniform(-8, 8), 0, 255).astype(np.uint8)
+    degraded = degraded + rng.normal(0, 1, degraded.shape).astype(np.float32) * rng.uniform(0, 8)
+    shaded = np.clip(degraded * rng.uniform(0.93, 1.07) + rng.uniform(-8, 8), 0, 255)
+    return np.asarray(shaded, np.uint8)
 
 
 class ClipTraining(PicturebookModule):
@@ -90,10 +95,11 @@ class ClipTraining(PicturebookModule):
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh pictures, their captions and one altered caption each."""
         rng = self.rng()
-        images, scenes = [], []
-        for _ in range(self.config.batch):
-            shard = self.pool[rng.integers(len(self.pool))]
-            row = rng.integers(len(shard.scenes))
+        images: list[npt.NDArray[np.uint8]] = []
+        scenes: list[Scene] = []
+        while len(scenes) < self.config.batch:
+            shard = self.pool[int(rng.integers(len(self.pool)))]
+            row = int(rng.integers(len(shard.scenes)))
             images.append(degrade(shard.images[row], rng))
             scenes.append(shard.scenes[row])
         captions = list(dict.fromkeys(scene.caption for scene in scenes))
@@ -112,10 +118,6 @@ class ClipTraining(PicturebookModule):
         accuracy = (logits.detach().argmax(1) == truth).float().mean()
         self.log_dict({"loss": loss.detach(), "accuracy": accuracy}, prog_bar=True)
         return loss
-
-    def configure_optimizers(self) -> object:
-        """AdamW, cosine."""
-        return self.cosine_adamw(weight_decay=0.05)
 
     def sample_grid(self) -> npt.NDArray[np.uint8]:
         """The pictures as the judge sees them in training."""

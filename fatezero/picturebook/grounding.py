@@ -108,8 +108,6 @@ def grounding_loss(attention: Tensor, columns: Tensor, coverage: Tensor, weight:
     inside = torch.tensor([True, True, False, False])
     target = torch.where(inside, coverage[..., None], 1 - coverage[..., None])
     share = (maps * target).sum(1) / maps.sum(1).clamp_min(1e-8)
-    cover = F.binary_cross_entropy(
-        blending_map(maps, side).clamp(1e-3, 1 - 1e-3), target, reduction="none"
-    ).mean(dim=1)
+    cover = F.binary_cross_entropy(blending_map(maps, side).clamp(1e-3, 1 - 1e-3), target, reduction="none").mean(dim=1)
     counts = (columns >= 0) * weight[:, None]
     return (((1 - share).square() + cover) * counts).sum() / counts.sum().clamp_min(1e-8)

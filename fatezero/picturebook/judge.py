@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +13,11 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from fatezero.picturebook.clip import IMAGE
+from fatezero.picturebook.clip import CHANGES, IMAGE
 from fatezero.picturebook.training import to_pixels
-from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, random_scene
+from fatezero.picturebook.world import COLOURS, Scene, random_scene
 
-ATTRIBUTES: dict[str, tuple[str | None, ...]] = {
-    "object": OBJECTS,
-    "background": BACKGROUNDS,
-    "colour": tuple(COLOURS),
-    "style": (None, *STYLES),
-}
+ATTRIBUTES: dict[str, Sequence[str | None]] = {**CHANGES, "colour": tuple(COLOURS)}  # a plain object has no name
 ENSEMBLE = 48  # captions averaged for each class
 
 
@@ -41,7 +37,8 @@ class Judge:
         scenes = [random_scene(rng) for _ in range(ENSEMBLE)]
         self.classes = {}
         for attribute, values in ATTRIBUTES.items():
-            captions = [replace(scene, **{attribute: value}).caption for value in values for scene in scenes]
+            changes: list[dict[str, Any]] = [{attribute: value} for value in values]
+            captions = [replace(scene, **change).caption for change in changes for scene in scenes]
             said = F.normalize(self.model.encode_text(tokenizer(captions)), dim=-1)
             self.classes[attribute] = F.normalize(said.unflatten(0, (len(values), ENSEMBLE)).mean(dim=1), dim=-1)
 

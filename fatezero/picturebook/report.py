@@ -101,7 +101,8 @@ class Painter:
         """Scaled latents of uint8 pictures."""
         batches = to_pixels(images).split(16)
         means = torch.cat([self.pipe.vae.encode(batch).latent_dist.mode() for batch in batches])
-        return means * self.pipe.vae.config.scaling_factor
+        scale: float = self.pipe.vae.config.scaling_factor
+        return means * scale
 
     def decode(self, latents: Tensor) -> Images:
         """Pictures of scaled latents."""
@@ -228,7 +229,10 @@ def report(config: ReportConfig) -> Path:
     }
     numbers["grounding"] = mask_quality(maps, clips)
     sheet([clips.images[:10], rebuilt[:10]], config.output / "inversions.png")
-    captions = {"seen": [scene.caption for scene in seen], "held-out": [s.caption for s in rare.scenes[: config.samples]]}
+    captions = {
+        "seen": [scene.caption for scene in seen],
+        "held-out": [scene.caption for scene in rare.scenes[: config.samples]],
+    }
     (config.output / "report.json").write_text(json.dumps({"numbers": numbers, "captions": captions}, indent=1) + "\n")
     table = config.output / "report.md"
     table.write_text(as_table(numbers))

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fatezero.picturebook.backgrounds import Floats, floats
+
 Image = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 CELL = 4  # side of a pixel-art cell
 
 
+def _bytes(image: npt.NDArray[np.floating[Any]]) -> Image:
+    """Values cut to 0..255."""
+    return np.asarray(np.clip(image, 0, 255), np.uint8)
+
+
 def _grey(image: Image) -> Floats:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return floats(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
 def _saturate(image: Floats, amount: float) -> Floats:
-    grey = image @ np.float32((0.299, 0.587, 0.114))
-    return grey[..., None] + np.float32(amount) * (image - grey[..., None])
+    grey = image @ floats((0.299, 0.587, 0.114))
+    return floats(grey[..., None] + amount * (image - grey[..., None]))
 
 
 @cache
@@ -29,7 +36,7 @@ def _paper(size: int) -> Floats:
     """Blotches of watercolor paper; the same for every picture, so that a clip keeps them still."""
     rng = np.random.default_rng(1)
     grid = rng.uniform(-1, 1, (12, 12)).astype(np.float32)
-    return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]  # type: ignore[no-any-return]
+    return floats(cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)[..., None])
 
 
 @cache
@@ -41,7 +48,7 @@ def _strokes(size: int) -> Floats:
     turn = cv2.getRotationMatrix2D((size, size), 35, 1.0)
     turned = cv2.warpAffine(wide, turn, (2 * size, 2 * size))
     start = size // 2
-    return turned[start : start + size, start : start + size, None]  # type: ignore[no-any-return]
+    return floats(turned[start : start + size, start : start + size, None])
 
 
 def watercolor(image: Image) -> Image:
@@ -51,7 +58,7 @@ def watercolor(image: Image) -> Image:
     rims = cv2.GaussianBlur(rims, (0, 0), 1.0)[..., None]
     pale = 255 - (255 - _saturate(washed.astype(np.float32), 1.1)) * np.float32(0.62)
     painted = pale + 9 * _paper(image.shape[0]) - 0.45 * np.minimum(rims, 90)
-    return np.clip(painted, 0, 255).astype(np.uint8)
+    return _bytes(painted)
 
 
 def pencil_sketch(image: Image) -> Image:
@@ -59,7 +66,7 @@ def pencil_sketch(image: Image) -> Image:
     grey = cv2.GaussianBlur(_grey(image), (0, 0), 0.8)
     lines = np.minimum(grey / np.maximum(cv2.GaussianBlur(grey, (0, 0), 5), 8), 1)[..., None]
     wash = 255 - (255 - _saturate(cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32), 0.8)) * np.float32(0.36)
-    return np.clip(wash * lines**2, 0, 255).astype(np.uint8)
+    return _bytes(wash * lines**2)
 
 
 def pixel_art(image: Image) -> Image:
@@ -67,14 +74,15 @@ def pixel_art(image: Image) -> Image:
     size = image.shape[0]
     small = cv2.resize(image, (size // CELL, size // CELL), interpolation=cv2.INTER_AREA).astype(np.float32)
     shades = np.round(small / 36) * 36
-    return cv2.resize(np.clip(shades, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    cells = _bytes(shades)
+    return np.asarray(cells.repeat(CELL, axis=0).repeat(CELL, axis=1))
 
 
 def oil_painting(image: Image) -> Image:
     """Strong colours in broad slanting strokes."""
     flat = cv2.medianBlur(cv2.medianBlur(image, 5), 7).astype(np.float32)
     rich = (_saturate(flat, 1.45) - 118) * np.float32(1.12) + 108
-    return np.clip(rich + 17 * _strokes(image.shape[0]), 0, 255).astype(np.uint8)
+    return _bytes(rich + 17 * _strokes(image.shape[0]))
 
 
 STYLES: dict[str, Callable[[Image], Image]] = {

@@ -160,8 +160,8 @@ class TextToImageTraining(PicturebookModule):
         """This step's latents N,4,32,32, tokens N,CONTEXT, grounded columns N,WORDS and coverage N,16,16."""
         rng, rows = self.rng(), []
         for _ in range(self.config.batch):
-            shard = self.pool[rng.integers(len(self.pool))]
-            row = rng.integers(len(shard.latents))
+            shard = self.pool[int(rng.integers(len(self.pool)))]
+            row = int(rng.integers(len(shard.latents)))
             dropped = rng.random() < self.config.empty_prompts
             rows.append(
                 (
@@ -198,11 +198,8 @@ class TextToImageTraining(PicturebookModule):
         self.log_dict(
             {"loss": loss.detach(), "mse": error.mean().detach(), "grounding": grounding.detach()}, prog_bar=True
         )
-        return loss + self.config.grounding * grounding
-
-    def configure_optimizers(self) -> object:
-        """AdamW, cosine."""
-        return self.cosine_adamw()
+        total: Tensor = loss + self.config.grounding * grounding
+        return total
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The model as a stock Stable Diffusion pipeline."""

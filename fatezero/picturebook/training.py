@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL import Image
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -35,6 +36,7 @@ class TrainingConfig:
         batch: pictures a step.
         learning_rate: its peak.
         warmup: steps of linear warm-up.
+        weight_decay: AdamW's.
         ema_decay: decay of the averaged weights, a step.
         seed: decides the order of pictures, crops and noise.
         init_from: folder of exported weights to start from, or None for random weights.
@@ -53,6 +55,7 @@ class TrainingConfig:
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 200
+    weight_decay: float = 0.01
     ema_decay: float = 0.999
     seed: int = 0
     init_from: Path | None = None
@@ -91,15 +94,16 @@ class PicturebookModule(L.LightningModule):
         """The randomness of this step."""
         return np.random.default_rng([self.config.seed, self.global_step])
 
-    def cosine_adamw(self, weight_decay: float = 0.01) -> tuple[list[AdamW], list[dict[str, object]]]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and cosine decay to zero at the last step."""
-        optimizer = AdamW(self.parameters(), self.config.learning_rate, (0.9, 0.99), weight_decay=weight_decay)
+        config = self.config
+        optimizer = AdamW(self.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
 
         def scale(step: int) -> float:
-            ramp = min(1.0, (step + 1) / self.config.warmup)
-            return ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.config.steps)))
+            ramp = min(1.0, (step + 1) / config.warmup)
+            return ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
 
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, scale), "interval": "step"}]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}}
 
     def sample_grid(self) -> npt.NDArray[np.uint8]:
         """A picture of what the model does now: uint8 H,W,3."""

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from fatezero.picturebook import backgrounds, styles
+from fatezero.picturebook.backgrounds import Floats, floats
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 
 SIZE = 128
 SPRITES = Path(__file__).parent / "assets" / "sprites"
@@ -163,13 +163,13 @@ def coloured_sprite(name: str, colour: str | None) -> Floats:
     colours, alpha = sprite(name)
     if colour is None:
         return colours
-    grey = colours @ np.float32((0.299, 0.587, 0.114)) / 255  # already multiplied by alpha
-    tint = np.float32(COLOURS[colour])
+    grey = colours @ floats((0.299, 0.587, 0.114)) / 255  # already multiplied by alpha
+    tint = floats(COLOURS[colour])
     # Darker than middle grey fades to black, lighter keeps the colour and gains a little white.
     level = grey / np.maximum(alpha, 1e-3)
     shade = np.clip(0.3 + 1.1 * level, 0, 1)[..., None]
     gloss = np.clip(level - 0.72, 0, 1)[..., None] * np.float32(0.8)
-    return (tint * shade * (1 - gloss) + 255 * gloss) * alpha[..., None]
+    return floats((tint * shade * (1 - gloss) + 255 * gloss) * alpha[..., None])
 
 
 def placement(name: str, pose: Pose) -> npt.NDArray[np.float64]:
@@ -188,7 +188,8 @@ def placement(name: str, pose: Pose) -> npt.NDArray[np.float64]:
     turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
     centre = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
     move = np.array([[1, 0, pose.x], [0, 1, pose.y], [0, 0, 1]])
-    return move @ turn @ centre  # type: ignore[no-any-return]
+    matrix: npt.NDArray[np.float64] = move @ turn @ centre
+    return matrix
 
 
 def draw(canvas: Floats, name: str, colour: str | None, pose: Pose) -> tuple[Floats, Mask]:
@@ -221,10 +222,9 @@ def view(background: str, seed: int, pan: float) -> Floats:
         float32 SIZE,SIZE,3 RGB.
     """
     left = (backgrounds.WIDTH - SIZE) / 2 + pan
-    shift = np.float64([[1, 0, -left], [0, 1, 0]])
-    return cv2.warpAffine(  # type: ignore[no-any-return]
-        backgrounds.paint(background, seed), shift, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE
-    )
+    shift = np.array([[1, 0, -left], [0, 1, 0]])
+    canvas = backgrounds.paint(background, seed)
+    return floats(cv2.warpAffine(canvas, shift, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE))
 
 
 def finish(canvas: Floats, style: str | None) -> Image:
