@@ -28,14 +28,27 @@ def main(args: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         return _COMMANDS[parsed.subcommand](parser.instantiate(parsed)[parsed.subcommand])
-    except UserError as error:
-        print(f"fatezero: {error}", file=sys.stderr)
+    except (UserError, ValueError) as error:
+        print(f"fatezero: {_mistake(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("fatezero: interrupted; finished results are whole, the one in progress was dropped.", file=sys.stderr)
+        print(
+            "fatezero: interrupted; finished results are whole, the one in progress was dropped.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _mistake(error: Exception) -> UserError:
+    """The sentence for the user, which jsonargparse wraps when a value refuses itself; other errors go on up."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, UserError):
+        seen = seen.__cause__ or seen.__context__
+    if seen is None:
+        raise error
+    return seen
 
 
 def _underscored(word: str) -> str:
@@ -60,7 +73,9 @@ def _gathered(words: list[str]) -> list[str]:
 
 
 def _parser(method: MethodConfig) -> ArgumentParser:
-    parser = ArgumentParser(prog="fatezero", description="Text-driven video editing without training.", version=__version__)
+    parser = ArgumentParser(
+        prog="fatezero", description="Text-driven video editing without training.", version=__version__
+    )
     commands = parser.add_subcommands(required=False)
     commands.add_subcommand("edit", _edit_parser(method), help="edit a clip, or all clips of a manifest")
     commands.add_subcommand("bench", _plain_parser(BenchOptions), help="time and memory against the bare network")
@@ -118,4 +133,3 @@ def _doctor(_: Namespace) -> int:
 
 
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {"edit": _edit, "bench": _bench, "doctor": _doctor}
-

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -44,7 +45,9 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig) -> 
     for name, reason in failures:
         print(f"fatezero: {name}: {reason}", file=sys.stderr)
     written = len(requests) + len(unreadable) - len(failures)
-    print(f"{written} edits written to {folder}; look at side_by_side.mp4 in each." if written else "Nothing was written.")
+    print(
+        f"{written} edits written to {folder}; look at side_by_side.mp4 in each." if written else "Nothing was written."
+    )
     return 1 if failures else 0
 
 
@@ -54,21 +57,41 @@ def _requests(options: EditOptions) -> Sequence[EditRequest]:
     if options.manifest is not None:
         if given:
             raise UserError(f"--{given[0]} and --manifest were both given: a manifest names its own clips and prompts.")
-        return read_manifest(options.manifest, options.root).requests
+        return [
+            _with_clip_options(request, options) for request in read_manifest(options.manifest, options.root).requests
+        ]
     if not given:
         return (_demo(options),)
     missing = [name for name in single if name not in given]
     if missing:
         raise UserError(f"--{missing[0]} is missing: one edit needs --clip, --source and --target.")
-    clip = ClipSpec(**{field.name: getattr(options, field.name) for field in fields(ClipSpec) if field.name != "path"}, path=options.clip or "")
+    clip = ClipSpec(path=options.clip or "", **_clip_options(options))
     name = options.id or _slug(f"{Path(clip.path).stem}-{options.target}")
     return (
-        request_from_json({
-            "id": name, "clip": {field.name: getattr(clip, field.name) for field in fields(ClipSpec)},
-            "source_prompt": options.source, "target_prompt": options.target, "edited_words": list(options.edited_words),
-            "target_words": list(options.target_words), "seed": options.seed,
-        }, "the command line"),
+        request_from_json(
+            {
+                "id": name,
+                "clip": {field.name: getattr(clip, field.name) for field in fields(ClipSpec)},
+                "source_prompt": options.source,
+                "target_prompt": options.target,
+                "edited_words": list(options.edited_words),
+                "target_words": list(options.target_words),
+                "seed": options.seed,
+            },
+            "the command line",
+        ),
     )
+
+
+def _clip_options(options: EditOptions) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in fields(ClipSpec) if field.name != "path"}
+
+
+def _with_clip_options(request: EditRequest, options: EditOptions) -> EditRequest:
+    """The command line's frame range and size, where a manifest's request leaves them open."""
+    open_fields = [f.name for f in fields(ClipSpec) if f.name != "path" and getattr(request.clip, f.name) == f.default]
+    given = {name: value for name, value in _clip_options(options).items() if name in open_fields}
+    return replace(request, clip=replace(request.clip, **given))
 
 
 def _demo(options: EditOptions) -> EditRequest:
@@ -97,10 +120,19 @@ def _predict(module: EditingModule, data: EditDataModule, writer: ResultWriter) 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
     trainer = Trainer(
-        accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=False, callbacks=[writer], inference_mode=True,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[writer],
+        inference_mode=True,
     )
-    trainer.predict(module, data, return_predictions=False)
+    try:
+        trainer.predict(module, data, return_predictions=False)
+    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
+        raise KeyboardInterrupt from stopped
 
 
 class StepBar:
@@ -117,7 +149,6 @@ class StepBar:
         self._bar.update()
         if done == total:
             self._bar.close()
-
 
 
 def _slug(text: str) -> str:

@@ -116,7 +116,9 @@ class MethodConfig:
             if not 0.0 < self.sdedit_strength <= 1.0:
                 raise UserError(f"sdedit_strength is {self.sdedit_strength}: it lies in (0, 1].")
             if self.fusion is not None or self.blending is not None:
-                raise UserError("sdedit_strength starts from noise, so there is no source attention: set fusion and blending to null.")
+                raise UserError(
+                    "sdedit_strength starts from noise, without the source's attention: set fusion and blending to null."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

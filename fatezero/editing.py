@@ -109,7 +109,9 @@ def plan_edit(
     plan = EditPlan(steps=steps, guidance_scale=method.guidance_scale, target=target, cross=(None,) * count)
     if method.fusion is not None:
         plan = replace(
-            plan, fused_sites=fused_sites(backbone, method.fusion), self_steps=active_steps(method.fusion.self_window, count),
+            plan,
+            fused_sites=fused_sites(backbone, method.fusion),
+            self_steps=active_steps(method.fusion.self_window, count),
             cross=cross_mixes(method.fusion, source, target, backbone.context, count),
         )
     if method.blending is not None and edited_words:
@@ -123,7 +125,11 @@ def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:
 
 
 def _with_blending(
-    plan: EditPlan, blending: BlendingConfig, source: Prompt, edited_words: tuple[str, ...], target_words: tuple[str, ...]
+    plan: EditPlan,
+    blending: BlendingConfig,
+    source: Prompt,
+    edited_words: tuple[str, ...],
+    target_words: tuple[str, ...],
 ) -> EditPlan:
     latent_steps = active_steps(blending.latent_window, len(plan.steps))
     if latent_steps and blending.latent_words == "both" and not target_words:
@@ -132,7 +138,9 @@ def _with_blending(
             f"{plan.target.text!r} that stand for {', '.join(edited_words)}, or set blending.latent_words to 'source'."
         )
     return replace(
-        plan, blending=blending, latent_steps=latent_steps,
+        plan,
+        blending=blending,
+        latent_steps=latent_steps,
         source_tokens=tuple(token for word in edited_words for token in source.tokens_of(word)),
         target_tokens=tuple(token for word in target_words for token in plan.target.tokens_of(word)),
     )
@@ -173,7 +181,9 @@ def edit(
         if plan.fuses(index) and trajectory and source_text is not None and trajectory.keeping is None:
             branches.insert(0, Branch(trajectory.latents[len(plan.steps) - 1 - index], source_text))
         outputs = denoiser.predict(
-            branches, step.timestep, recorders=blender.start() if blender else (),
+            branches,
+            step.timestep,
+            recorders=blender.start() if blender else (),
             fusion=partial(_step_fusion, denoiser, plan, trajectory, mask, index),
         )
         output = outputs[-1]
@@ -191,7 +201,7 @@ def edit(
 def _check_kept(plan: EditPlan, trajectory: Trajectory | None) -> None:
     if trajectory and trajectory.keeping and not plan.needs <= trajectory.keeping.needs:
         raise UserError(
-            "The inversion kept less of the source's attention than this edit fuses: invert with the edit's own windows "
+            "The inversion kept less of the source's attention than this edit fuses: invert with its own windows "
             "and layers, or with backend 'recompute'."
         )
 
@@ -211,7 +221,12 @@ def _source_mask(plan: EditPlan, blending: BlendingConfig, trajectory: Trajector
 
 
 def _step_fusion(
-    denoiser: Denoiser, plan: EditPlan, trajectory: Trajectory | None, mask: WordMask | None, index: int, chunk: int
+    denoiser: Denoiser,
+    plan: EditPlan,
+    trajectory: Trajectory | None,
+    mask: WordMask | None,
+    index: int,
+    chunk: int,
 ) -> StepFusion | None:
     if not plan.fuses(index) or trajectory is None:
         return None
@@ -225,8 +240,11 @@ def _step_fusion(
             return keeping.backend.source_map(recording, site, positions)
 
     return StepFusion(
-        sites=plan.fused_sites, self_attention=index in plan.self_steps, cross=plan.cross[index],
-        mask=(lambda size: mask.hard(size)[frames]) if mask else None, stored=stored,
+        sites=plan.fused_sites,
+        self_attention=index in plan.self_steps,
+        cross=plan.cross[index],
+        mask=(lambda size: mask.hard(size)[frames]) if mask else None,
+        stored=stored,
     )
 
 

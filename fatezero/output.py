@@ -29,7 +29,12 @@ PICTURE_FRAMES = 8
 
 
 def save_result(
-    folder: Path, result: EditResult, request: EditRequest, fps: float, notes: Sequence[str], backbone: Backbone,
+    folder: Path,
+    result: EditResult,
+    request: EditRequest,
+    fps: float,
+    notes: Sequence[str],
+    backbone: Backbone,
     runtime: RuntimeConfig,
 ) -> None:
     """Write a result; the folder appears whole, with `meta.json` in it, or not at all.
@@ -62,20 +67,28 @@ def save_result(
 
 
 def describe(
-    result: EditResult, request: EditRequest, fps: float, notes: Sequence[str], backbone: Backbone, runtime: RuntimeConfig
+    result: EditResult,
+    request: EditRequest,
+    fps: float,
+    notes: Sequence[str],
+    backbone: Backbone,
+    runtime: RuntimeConfig,
 ) -> dict[str, Any]:
     """What `meta.json` says."""
     return {
         "request": request_to_json(request),
         "config": asdict(result.target.method),
-        "runtime": asdict(runtime) | {"device": str(backbone.device), "dtype": str(backbone.dtype).removeprefix("torch.")},
+        "runtime": asdict(runtime)
+        | {"device": str(backbone.device), "dtype": str(backbone.dtype).removeprefix("torch.")},
         "seed": request.seed,
         "fps": fps,
         "source_notes": list(notes),
         "checkpoint": {"name": backbone.name, "digest": backbone.digest},
         "source_attention": {
-            "backend": result.choice.backend, "store": result.choice.store,
-            "predicted_bytes": result.choice.predicted, "kept_bytes": result.bytes_kept,
+            "backend": result.choice.backend,
+            "store": result.choice.store,
+            "predicted_bytes": result.choice.predicted,
+            "kept_bytes": result.bytes_kept,
         },
         "timings": result.seconds,
         "peak_memory_bytes": result.peak_memory_bytes,
@@ -105,10 +118,12 @@ def attention_picture(frames: Frames, attention: npt.NDArray[np.float32]) -> npt
         uint8 2H,(k * W),3 of k evenly spaced frames.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, PICTURE_FRAMES).round().astype(int))
-    return np.concatenate([
-        np.concatenate([frames[i] for i in chosen], axis=1),
-        np.concatenate([_heat(frames[i], attention[i]) for i in chosen], axis=1),
-    ])
+    return np.concatenate(
+        [
+            np.concatenate([frames[i] for i in chosen], axis=1),
+            np.concatenate([_heat(frames[i], attention[i]) for i in chosen], axis=1),
+        ]
+    )
 
 
 def _heat(frame: npt.NDArray[np.uint8], attention: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

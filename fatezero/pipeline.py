@@ -189,13 +189,18 @@ class FateZero:
             UserError: for frames, words or settings that do not fit.
         """
         target = Target(
-            prompt=target_prompt, edited_words=tuple(edited_words), target_words=tuple(target_words), seed=seed,
+            prompt=target_prompt,
+            edited_words=tuple(edited_words),
+            target_words=tuple(target_words),
+            seed=seed,
             method=self.method if method is None else method,
         )
         return self.edit_inverted(self.invert(frames, source_prompt, [target], progress), target, progress)
 
     @torch.no_grad()
-    def invert(self, frames: Frames, prompt: str, targets: Sequence[Target], progress: Progress = no_progress) -> Inversion:
+    def invert(
+        self, frames: Frames, prompt: str, targets: Sequence[Target], progress: Progress = no_progress
+    ) -> Inversion:
         """Invert a clip for some edits that agree in what the inversion depends on.
 
         Args:
@@ -221,7 +226,10 @@ class FateZero:
             trajectory = None
             if method.sdedit_strength is None:
                 trajectory = invert(
-                    denoiser, clean, prompt, schedule(self.backbone.scheduler_config, method.steps),
+                    denoiser,
+                    clean,
+                    prompt,
+                    schedule(self.backbone.scheduler_config, method.steps),
                     method.blending.mask_downsampling if method.blending else None,
                     choice.keeping(needs, self.backbone.device) if needs else None,
                     lambda i: progress("inversion", i + 1, method.steps),
@@ -248,15 +256,28 @@ class FateZero:
         frames = np.concatenate([to_bytes(self.backbone.decode(latent[None])) for latent in latents])
         seconds = inversion.seconds | {"editing": edited - started, "decode": time.perf_counter() - edited}
         return EditResult(
-            frames, inversion.source_frames, inversion.prompt, target, latents.cpu(), masks.mean(),
-            self._attention(inversion, target), inversion.choice, inversion.bytes_kept, seconds,
+            frames,
+            inversion.source_frames,
+            inversion.prompt,
+            target,
+            latents.cpu(),
+            masks.mean(),
+            self._attention(inversion, target),
+            inversion.choice,
+            inversion.bytes_kept,
+            seconds,
             peak_memory(self.backbone.device),
         )
 
     def _plan(self, source_prompt: str, target: Target) -> EditPlan:
         return plan_edit(
-            self.backbone, target.method, _walked_steps(self.backbone, target.method), source_prompt, target.prompt,
-            target.edited_words, target.target_words,
+            self.backbone,
+            target.method,
+            _walked_steps(self.backbone, target.method),
+            source_prompt,
+            target.prompt,
+            target.edited_words,
+            target.target_words,
         )
 
     def _noisy(self, inversion: Inversion, plan: EditPlan, target: Target) -> Tensor:
@@ -269,8 +290,12 @@ class FateZero:
     def _shapes(self, denoiser: Denoiser, clean: Tensor, method: MethodConfig) -> Shapes:
         chained = denoiser.positions[0] is not None
         return Shapes(
-            self.backbone.sites, (clean.shape[-2], clean.shape[-1]), denoiser.chunks,
-            len(method.key_frames) if chained else 1, method.key_frames_min_width, self.backbone.context,
+            self.backbone.sites,
+            (clean.shape[-2], clean.shape[-1]),
+            denoiser.chunks,
+            len(method.key_frames) if chained else 1,
+            method.key_frames_min_width,
+            self.backbone.context,
             self.backbone.dtype.itemsize,
         )
 
@@ -322,7 +347,9 @@ def peak_memory(device: torch.device) -> int:
 
 def method_of_inversion(method: MethodConfig) -> MethodConfig:
     """The method with everything taken out that the inversion does not depend on: equal values share an inversion."""
-    blending = None if method.blending is None else replace(
-        type(method.blending)(), mask_downsampling=method.blending.mask_downsampling
+    blending = (
+        None
+        if method.blending is None
+        else replace(type(method.blending)(), mask_downsampling=method.blending.mask_downsampling)
     )
     return replace(method, guidance_scale=1.0, fusion=None, blending=blending)

@@ -43,7 +43,9 @@ class Shapes:
     itemsize: int
 
 
-def bytes_per_step(backend: Literal["qk", "maps"], kind: Literal["self", "cross"], names: frozenset[str], shapes: Shapes) -> int:
+def bytes_per_step(
+    backend: Literal["qk", "maps"], kind: Literal["self", "cross"], names: frozenset[str], shapes: Shapes
+) -> int:
     """Bytes that a backend keeps of one step's self- or cross-attention, exactly."""
     frames = sum(len(chunk.frames) for chunk in shapes.chunks)
     total = 0
@@ -89,7 +91,10 @@ class Choice:
 
     def __str__(self) -> str:
         if self.backend == "recompute":
-            return f"source attention: recompute, runs the source beside the edit and keeps nothing of it (budget {self.budget / GB:.2f} GB)"
+            return (
+                "source attention: recompute, runs the source beside the edit and keeps nothing of it "
+                f"(budget {self.budget / GB:.2f} GB)"
+            )
         return (
             f"source attention: {self.backend} on the {self.store}, predicted {self.predicted / GB:.3f} GB "
             f"(budget {self.budget / GB:.2f} GB)"
@@ -100,7 +105,11 @@ class Choice:
         if self.backend == "recompute":
             return None
         backend: Backend = KeepQueriesAndKeys() if self.backend == "qk" else KeepMaps()
-        store: Store = DiskStore() if self.store == "disk" else MemoryStore(device if self.store == "device" else torch.device("cpu"))
+        store: Store = (
+            DiskStore()
+            if self.store == "disk"
+            else MemoryStore(device if self.store == "device" else torch.device("cpu"))
+        )
         return Keeping(backend, store, needs)
 
 
@@ -121,8 +130,8 @@ def choose_backend(runtime: RuntimeConfig, needs: Needs, shapes: Shapes, device:
     limit = free if runtime.memory_gb is None else budget
     if predicted > limit:
         raise UserError(
-            f"Backend '{name}' would keep {predicted / GB:.2f} GB on the {runtime.store}, more than the {limit / GB:.2f} GB "
-            "there: use backend 'recompute', another store, fewer frames, or a larger memory_gb."
+            f"Backend '{name}' would keep {predicted / GB:.2f} GB on the {runtime.store}, more than the "
+            f"{limit / GB:.2f} GB there: use backend 'recompute', another store, fewer frames, or a larger memory_gb."
         )
     return Choice(name, runtime.store, predicted, budget)
 

@@ -78,7 +78,10 @@ def read_prompt(tokenizer: Any, text: str) -> Prompt:
             f"{tokenizer.model_max_length}: shorten it."
         )
     words = tuple(
-        (match.group(), tuple(i for i, (a, b) in enumerate(offsets) if a < b and a < match.end() and b > match.start()))
+        (
+            match.group(),
+            tuple(i for i, (a, b) in enumerate(offsets) if a < b and a < match.end() and b > match.start()),
+        )
         for match in re.finditer(r"\S+", text)
     )
     return Prompt(text, tuple(ids), words)

@@ -83,8 +83,15 @@ def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -
         )
     block = "mid_block" if name.startswith("mid_block") else ".".join(name.split(".")[:2])
     kind: Literal["self", "cross"] = "self" if layer == "attn1" else "cross"
-    part: Literal["down", "mid", "up"] = "mid" if block == "mid_block" else ("down" if block.startswith("down") else "up")
+    part: Literal["down", "mid", "up"] = (
+        "mid" if block == "mid_block" else ("down" if block.startswith("down") else "up")
+    )
     return Site(
-        name=name, kind=kind, block=part, downsampling=downsampling[block], width=attention.query_dim,
-        heads=attention.heads, head_width=attention.inner_dim // attention.heads,
+        name=name,
+        kind=kind,
+        block=part,
+        downsampling=downsampling[block],
+        width=attention.query_dim,
+        heads=attention.heads,
+        head_width=attention.inner_dim // attention.heads,
     )

@@ -51,7 +51,7 @@ class CrossMapAverage:
         """F,h,w,T for layers of h x w queries."""
         if self._sum is None:
             raise RuntimeError("no UNet call was watched")
-        return (self._sum / self._heads).unflatten(1, size)
+        return (self._sum / self._heads).reshape(len(self._sum), *size, self._tokens)
 
 
 class Backend(Protocol):
@@ -69,7 +69,10 @@ class KeepQueriesAndKeys:
 
     def record(self, site: Site, queries: Tensor, keys: Tensor, key_positions: Tensor | None) -> Recording:  # noqa: ARG002
         """Queries of all frames; keys of all frames, or of the prompt."""
-        return {f"{site.name}/queries": queries, f"{site.name}/keys": keys if site.kind == "self" else keys[:1]}
+        return {
+            f"{site.name}/queries": queries,
+            f"{site.name}/keys": keys if site.kind == "self" else keys[:1],
+        }
 
     def source_map(self, recording: Recording, site: Site, key_positions: Tensor | None) -> AttentionMap:
         """The layer's queries and keys."""

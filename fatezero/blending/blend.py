@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def blend_latents(edited: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-    """mask * edited + (1 - mask) * source.
+    """Mask * edited + (1 - mask) * source.
 
     Args:
         edited: F,C,h,w after an edit step.

@@ -211,7 +211,10 @@ def _opened(path: Path) -> Iterator[Any]:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
                 raise UserError(f"{path} holds no video, only {kinds}; name a file with pictures.")
-            container.streams.video[0].codec_context.thread_count = 1
+            codec = container.streams.video[0].codec_context
+            if codec is None:  # a torn index can name a stream without saying how it is coded
+                raise _undecodable(path, "its video stream names no codec")
+            codec.thread_count = 1
             yield container
     except av.ArgumentError as error:  # what FFmpeg says of a format outside the list
         raise _undecodable(path, "no video format known here") from error

@@ -80,12 +80,25 @@ class Backbone:
         """
         folder = checkpoint_folder(checkpoint)
         device = choose_device(runtime.device)
-        pipe = _load_pipeline(folder, choose_dtype(runtime.dtype, device))
+        return cls.of_pipeline(_load_pipeline(folder, choose_dtype(runtime.dtype, device)), folder, checkpoint, device)
+
+    @classmethod
+    def of_pipeline(cls, pipe: Any, folder: Path, name: str, device: torch.device) -> Backbone:
+        """Take the networks of a StableDiffusionPipeline.
+
+        Raises:
+            UserError: if they are not Stable Diffusion's.
+        """
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
             part.requires_grad_(requires_grad=False).eval().to(device)
         backbone = cls(
-            folder=folder, name=checkpoint, unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder,
-            tokenizer=pipe.tokenizer, scheduler_config=dict(pipe.scheduler.config),
+            folder=folder,
+            name=name,
+            unet=pipe.unet,
+            vae=pipe.vae,
+            text_encoder=pipe.text_encoder,
+            tokenizer=pipe.tokenizer,
+            scheduler_config=dict(pipe.scheduler.config),
         )
         backbone._check_unet()
         return backbone
@@ -165,7 +178,8 @@ class Backbone:
     def _encode_frame(self, frame: Tensor, generator: torch.Generator | None) -> Tensor:
         encoded = self.vae.encode(frame.to(self.device, self.dtype) * 2 - 1)
         if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny has no posterior
-            return encoded.latents.to(self.latent_dtype)  # type: ignore[no-any-return]
+            latents: Tensor = encoded.latents.to(self.latent_dtype)
+            return latents
         posterior = encoded.latent_dist
         mean: Tensor = posterior.mode().to(self.latent_dtype)
         if generator is None:
@@ -199,7 +213,9 @@ class Backbone:
         config = self.unet.config
         latent = int(self.vae.config.latent_channels)
         if self.unet.__class__.__name__ != "UNet2DConditionModel" or config.addition_embed_type is not None:
-            raise UserError(f"{self.name} is not a Stable Diffusion 1.x or 2.x checkpoint: its UNet is of another kind.")
+            raise UserError(
+                f"{self.name} is not a Stable Diffusion 1.x or 2.x checkpoint: its UNet is of another kind."
+            )
         if config.in_channels != latent:
             raise UserError(
                 f"{self.name} has a UNet for {config.in_channels} channels and latents of {latent}: inpainting and "
@@ -219,8 +235,14 @@ def _load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     transformers_logging.disable_progress_bar()
     try:
         return DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, safety_checker=None, feature_extractor=None,
-            image_encoder=None, requires_safety_checker=False, local_files_only=True,
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+            local_files_only=True,
         )
     except Exception as error:  # diffusers raises a dozen kinds for a damaged folder
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -75,7 +75,9 @@ def fitting_size(height: int, width: int, native: int, unit: int) -> tuple[int, 
 
 def _download(checkpoint: str) -> Path:
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
-        raise UserError(f"There is no checkpoint folder {checkpoint}: give a folder, a hub id owner/name, or 'picturebook'.")
+        raise UserError(
+            f"There is no checkpoint folder {checkpoint}: give a folder, a hub id owner/name, or 'picturebook'."
+        )
     from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
 
     try:

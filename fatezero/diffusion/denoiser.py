@@ -74,8 +74,11 @@ class Denoiser:
         for index, chunk in enumerate(self.chunks):
             frames = list(chunk.frames)
             self.state.call = Call(
-                frames=len(frames), latent_size=_size(branches[0].latents), key_positions=self.positions[index],
-                key_frames_min_width=self.key_frames_min_width, recorders=[r[index] for r in recorders],
+                frames=len(frames),
+                latent_size=_size(branches[0].latents),
+                key_positions=self.positions[index],
+                key_frames_min_width=self.key_frames_min_width,
+                recorders=[r[index] for r in recorders],
                 fusion=fusion(index),
             )
             latents = torch.cat([branch.latents[frames] for branch in branches])

@@ -148,7 +148,10 @@ def invert(
     latents, cross_maps = [clean], []
     for i, step in enumerate(steps):
         layers = keeping.recorders(i, len(denoiser.chunks)) if keeping else []
-        recorders: list[Sequence[Recorder]] = [*([layers] if layers else []), *([watch.start()] if watch else [])]
+        recorders: list[Sequence[Recorder]] = [
+            *([layers] if layers else []),
+            *([watch.start()] if watch else []),
+        ]
         (output,) = denoiser.predict([branch], step.timestep, recorders=recorders)
         noise = predicted_noise(output, branch.latents, step.alpha_clean, backbone.prediction_type)
         branch = replace(branch, latents=move(branch.latents, noise, step.alpha_clean, step.alpha_noisy))
@@ -159,4 +162,3 @@ def invert(
             cross_maps.append(watch.of_clip(clean))
         on_step(i)
     return Trajectory(prompt, steps, torch.stack(latents), torch.stack(cross_maps) if cross_maps else None, keeping)
-

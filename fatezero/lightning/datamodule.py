@@ -48,8 +48,11 @@ def group_requests(requests: Sequence[EditRequest], method: MethodConfig) -> tup
     for request in requests:
         own = with_settings(method, request.settings, f"request {request.id}")
         target = Target(
-            prompt=request.target_prompt, edited_words=request.edited_words, target_words=request.target_words,
-            seed=request.seed, method=own,
+            prompt=request.target_prompt,
+            edited_words=request.edited_words,
+            target_words=request.target_words,
+            seed=request.seed,
+            method=own,
         )
         drawn = request.seed if own.posterior == "sample" else None
         key = (request.clip, request.source_prompt, repr(method_of_inversion(own)), drawn)

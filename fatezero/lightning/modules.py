@@ -79,7 +79,7 @@ class InversionModule(LightningModule):
         runtime = replace(self._runtime, device=device.type)  # type: ignore[arg-type]
         self.editor = FateZero.load(self._checkpoint, runtime, self._report)
 
-    def transfer_batch_to_device(self, batch: LoadedJob, device: torch.device, dataloader_idx: int) -> LoadedJob:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: LoadedJob, device: torch.device, dataloader_idx: int) -> LoadedJob:
         """Frames stay bytes on the host; the pipeline moves what it needs."""
         return batch
 

@@ -27,7 +27,7 @@ class ResultWriter(BasePredictionWriter):
         self._report = report
         self.failures: list[tuple[str, str]] = []
 
-    def write_on_batch_end(  # noqa: PLR0917
+    def write_on_batch_end(
         self,
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,
@@ -45,7 +45,13 @@ class ResultWriter(BasePredictionWriter):
                 if isinstance(outcome.result, UserError):
                     raise outcome.result
                 save_result(
-                    folder, outcome.result, outcome.request, outcome.fps, outcome.notes, editor.backbone, editor.runtime
+                    folder,
+                    outcome.result,
+                    outcome.request,
+                    outcome.fps,
+                    outcome.notes,
+                    editor.backbone,
+                    editor.runtime,
                 )
                 self._report(f"{outcome.request.id}: {folder}")
             except UserError as error:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 import fatezero.attention.alignment as alignment
 from fatezero.attention.alignment import Prompt, WordMap
+from fatezero.attention.store import KeepMaps, KeepQueriesAndKeys, MemoryStore
 from fatezero.blending.mask import WordMask
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
 from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import Keeping, Needs, invert
-from fatezero.attention.store import KeepMaps, KeepQueriesAndKeys, MemoryStore
 from fatezero.editing import EditStep, LatentBlender, edit, plan_edit
 
 RIGHT_REPLACEMENT_MAP = alignment.replacement_map
@@ -87,7 +87,10 @@ class Case:
         for key, packed in self.arrays.items():
             if key.startswith(prefix):
                 shape = self.arrays[f"shape_{key}"]
-                yield int(key.split("step")[1][:2]), np.unpackbits(packed, count=int(shape.prod())).reshape(shape).astype(bool)
+                yield (
+                    int(key.split("step")[1][:2]),
+                    np.unpackbits(packed, count=int(shape.prod())).reshape(shape).astype(bool),
+                )
 
 
 def _window(value: Any) -> tuple[float, float]:
@@ -110,8 +113,11 @@ def read_case(name: str) -> Case:
         weights = p2p.get("eq_params", {"words": [], "values": []})
         fusion = FusionConfig(
             word_map="replace" if p2p["is_replace_controller"] else "refine",
-            cross_window=windows.pop("default_"), word_windows=windows, self_window=_window(p2p["self_replace_steps"]),
-            reweight=dict(zip(weights["words"], weights["values"], strict=True)), min_downsampling=1 if every_level else 2,
+            cross_window=windows.pop("default_"),
+            word_windows=windows,
+            self_window=_window(p2p["self_replace_steps"]),
+            reweight=dict(zip(weights["words"], weights["values"], strict=True)),
+            min_downsampling=1 if every_level else 2,
         )
         if "blend_words" in p2p:
             words = (tuple(p2p["blend_words"][0]), tuple(p2p["blend_words"][1]))
@@ -119,8 +125,13 @@ def read_case(name: str) -> Case:
             latent_window = (0.2, 0.7) if p2p.get("blend_latents") else None
             blending = BlendingConfig(threshold=p2p["blend_th"][0], latent_window=latent_window)
     method = MethodConfig(
-        steps=stated["num_inference_steps"], guidance_scale=stated["guidance_scale"], key_frames=_key_frames(model),
-        key_frames_min_width=model.get("least_sc_channel", 0), norm_scope="clip", fusion=fusion, blending=blending,
+        steps=stated["num_inference_steps"],
+        guidance_scale=stated["guidance_scale"],
+        key_frames=_key_frames(model),
+        key_frames_min_width=model.get("least_sc_channel", 0),
+        norm_scope="clip",
+        fusion=fusion,
+        blending=blending,
     )
     with np.load(CASES / f"{name}.npz") as arrays:
         return Case(name, stated["source_prompt"], stated["target_prompt"], method, *words, dict(arrays))
@@ -147,7 +158,12 @@ def run_case(backbone: Backbone, case: Case, keep: Callable[[], Any] | None) -> 
         trajectory = invert(denoiser, clean, case.source, steps, downsampling, keeping)
         latents = edit(denoiser, plan, trajectory.latents[-1], trajectory, seen.append)
     index = int(case.arrays["decoded_index"])
-    return Run([step.timestep for step in steps], trajectory.latents[-1], seen, backbone.decode(latents[index : index + 1])[0])
+    return Run(
+        [step.timestep for step in steps],
+        trajectory.latents[-1],
+        seen,
+        backbone.decode(latents[index : index + 1])[0],
+    )
 
 
 def compare(case: Case, run: Run, tolerances: tuple[float, float, float, float], wrong_mask_pixels: int) -> None:
@@ -212,7 +228,7 @@ def _noisier_source_latents(self: LatentBlender, index: int) -> Tensor:
 @contextmanager
 def _temporal_bias(backbone: Backbone, name: str, bias: np.ndarray) -> Iterator[None]:
     """The original's temporal attention adds a random constant behind each transformer block."""
-    block = backbone.unet.get_submodule(name.split(".attn_temporal")[0])
+    block = backbone.unet.get_submodule(name.split(".attn_temporal", maxsplit=1)[0])
     constant = torch.from_numpy(bias).to(backbone.dtype)
     handle = block.register_forward_hook(lambda _module, _inputs, output: output + constant)
     try:
@@ -244,7 +260,12 @@ def test_float32_is_as_near_as_the_originals_own(
     inversion, first, edited, decoded = (10 * x for x in FLOAT32_OF_THE_ORIGINAL[name])
     with bugs_of_the_original(case, backbone32, monkeypatch):
         # A soft mask within rounding of the threshold may fall on either side.
-        compare(case, run_case(backbone32, case, KeepQueriesAndKeys), (inversion, first, edited, decoded), wrong_mask_pixels=2)
+        compare(
+            case,
+            run_case(backbone32, case, KeepQueriesAndKeys),
+            (inversion, first, edited, decoded),
+            wrong_mask_pixels=2,
+        )
 
 
 def test_the_bugs_matter(backbone64: Backbone) -> None:
@@ -277,4 +298,3 @@ def test_recorded_maps_equal_the_originals(backbone64: Backbone) -> None:
 def test_masks_take_numbers_not_names() -> None:
     """The mask of a frame without attention is empty, not NaN."""
     assert not WordMask(torch.zeros(1, 4, 4), threshold=0.3).hard((8, 8)).any()
-

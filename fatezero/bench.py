@@ -1,0 +1,197 @@
+"""`fatezero bench`: what the method costs beyond the network calls it contains, in time, kept bytes and peak memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fatezero.attention.processor import Call
+from fatezero.attention.sites import Site
+from fatezero.attention.spatiotemporal import Chunk
+from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
+from fatezero.diffusion.backbone import Backbone, choose_device, choose_dtype, join
+from fatezero.diffusion.ddim import schedule
+from fatezero.diffusion.denoiser import Denoiser, video_denoiser
+from fatezero.diffusion.inversion import invert
+from fatezero.editing import edit, plan_edit
+from fatezero.options import BenchOptions
+from fatezero.pipeline import peak_memory
+from fatezero.planning import Shapes, bytes_per_step, choose_backend
+from fatezero.random_checkpoint import WIDTHS, random_pipeline
+
+SOURCE, TARGET = "a silver jeep on the road", "a red sports car on the road"
+EDITED_WORDS = ("silver", "jeep")
+MB = 1e6
+
+
+def bench(options: BenchOptions) -> int:
+    """Measure and print; returns 0."""
+    torch.set_num_threads(options.threads)
+    backbone = _backbone(options, RuntimeConfig())
+    print(
+        f"{options.model} on {backbone.device} in {backbone.dtype}, {options.threads} threads, torch {torch.__version__}"
+    )
+    _print_times(options, backbone)
+    _print_kept_bytes()
+    if options.lengths:
+        _print_peak_memory(options)
+    return 0
+
+
+def _backbone(options: BenchOptions, runtime: RuntimeConfig) -> Backbone:
+    if options.model not in WIDTHS:
+        return Backbone.load(options.model, runtime)
+    device = choose_device(runtime.device)
+    pipe = random_pipeline(options.model, choose_dtype(runtime.dtype, device))  # type: ignore[arg-type]
+    return Backbone.of_pipeline(pipe, Path(), options.model, device)
+
+
+def _print_times(options: BenchOptions, backbone: Backbone) -> None:
+    method = MethodConfig(steps=options.steps)
+    clean = _latents(options, backbone, options.frames)
+    runs: dict[str, Callable[[], float]] = {}
+    for backend in ("qk", "recompute"):
+        runtime = RuntimeConfig(backend=backend)  # type: ignore[arg-type]
+        runs[backend] = lambda r=runtime: _time_method(backbone, method, clean, r)  # type: ignore[misc]
+        runs[f"bare for {backend}"] = lambda b=backend: _time_bare(backbone, method, clean, b)  # type: ignore[misc]
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(options.repeats):
+        for name, run in runs.items():
+            times[name].append(run())
+    print(
+        f"\nInversion + edit of {options.frames} frames at {options.height} x {options.width}, {options.steps} steps, full method,"
+    )
+    print("over the bare UNet calls in it (same batches and key frames, nothing recorded or fused):")
+    for backend in ("qk", "recompute"):
+        ratios = [a / b for a, b in zip(times[backend], times[f"bare for {backend}"], strict=True)]
+        seconds, bare = (statistics.median(times[name]) for name in (backend, f"bare for {backend}"))
+        print(
+            f"  {backend:10s} {seconds:7.2f} s / {bare:7.2f} s = {statistics.median(ratios):.3f}"
+            f"  (of {len(ratios)} runs in turn: {min(ratios):.3f} to {max(ratios):.3f})"
+        )
+
+
+def _latents(options: BenchOptions, backbone: Backbone, frames: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (frames, int(backbone.unet.config.in_channels), options.height // 8, options.width // 8)
+    return torch.randn(shape, generator=generator).to(backbone.device, backbone.latent_dtype)
+
+
+@torch.no_grad()
+def _time_method(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, runtime: RuntimeConfig) -> float:
+    started = _now(backbone)
+    _run_method(backbone, method, clean, runtime)
+    return _now(backbone) - started
+
+
+def _run_method(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, runtime: RuntimeConfig) -> None:
+    steps = schedule(backbone.scheduler_config, method.steps)
+    plan = plan_edit(backbone, method, steps, SOURCE, TARGET, EDITED_WORDS)
+    with video_denoiser(backbone, method, len(clean), runtime.chunk) as denoiser:
+        choice = choose_backend(runtime, plan.needs, _shapes(backbone, denoiser, clean), backbone.device)
+        keeping = choice.keeping(plan.needs, backbone.device)
+        downsampling = method.blending.mask_downsampling if method.blending else None
+        trajectory = invert(denoiser, clean, SOURCE, steps, downsampling, keeping)
+        edit(denoiser, plan, trajectory.latents[-1], trajectory)
+
+
+def _shapes(backbone: Backbone, denoiser: Denoiser, clean: torch.Tensor) -> Shapes:
+    size = (clean.shape[-2], clean.shape[-1])
+    return Shapes(backbone.sites, size, denoiser.chunks, 2, 0, backbone.context, backbone.dtype.itemsize)
+
+
+@torch.no_grad()
+def _time_bare(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, backend: str) -> float:
+    steps = schedule(backbone.scheduler_config, method.steps)
+    plan = plan_edit(backbone, method, steps, SOURCE, TARGET, EDITED_WORDS)
+    text = backbone.embed(SOURCE)
+    with video_denoiser(backbone, method, len(clean), None) as denoiser:
+        denoiser.state.call = Call(len(clean), (clean.shape[-2], clean.shape[-1]), denoiser.positions[0])
+        sources = [plan.fuses(index) and backend == "recompute" for index in range(len(steps))]
+        branches = [1] * len(steps) + [3 if source else 2 for source in sources]
+        batches = {n: (torch.cat([clean] * n), join([text] * n, len(clean))) for n in set(branches)}
+        started = _now(backbone)
+        for n, step in zip(branches, (*steps, *reversed(steps)), strict=True):
+            backbone.predict(batches[n][0], step.timestep, batches[n][1])
+        return _now(backbone) - started
+
+
+def _now(backbone: Backbone) -> float:
+    """Seconds: of this process's processors on the CPU, so that other work on the machine does not count; else of the clock."""
+    if backbone.device.type == "cpu":
+        return time.process_time()
+    if backbone.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _print_kept_bytes() -> None:
+    """For Stable Diffusion 1.x's shapes, without building it: counted, as the measured stores agree with the count."""
+    sites = _stable_diffusion_sites()
+    clip = tuple(range(8))
+    shapes = Shapes(sites, (64, 64), (Chunk(clip, clip),), 2, 0, 77, 2)
+    names = frozenset(site.name for site in sites if site.downsampling >= FusionConfig().min_downsampling)
+    kept = {b: {k: bytes_per_step(b, k, names, shapes) / len(clip) for k in ("self", "cross")} for b in ("qk", "maps")}  # type: ignore[arg-type]
+    qk, maps = kept["qk"], kept["maps"]
+    print(
+        "\nKept per step and frame of an 8-frame clip, Stable Diffusion 1.x at 512 x 512 in fp16, key frames (self, middle):"
+    )
+    print(f"  maps       self {maps['self'] / MB:8.2f} MB  cross {maps['cross'] / MB:6.2f} MB")
+    print(
+        f"  qk         self {qk['self'] / MB:8.2f} MB  cross {qk['cross'] / MB:6.2f} MB"
+        f"  1/{maps['self'] / qk['self']:.1f} of self-attention, 1/{sum(maps.values()) / sum(qk.values()):.1f} in all"
+    )
+    latent, mean_map = 4 * 64 * 64 * 4, 16 * 16 * 12 * 4
+    print(
+        f"  recompute  latents {latent / MB:.3f} MB and the averaged cross map of a 12-token prompt {mean_map / MB:.3f} MB"
+    )
+
+
+def _stable_diffusion_sites() -> tuple[Site, ...]:
+    """The attention layers of Stable Diffusion 1.x that fusion can touch, by its published configuration."""
+    levels = [(factor, width) for factor, width in zip((1, 2, 4), WIDTHS["sd1"], strict=False)]
+    places = [(f"down.{f}.{i}", "down", f, w) for f, w in levels for i in range(2)]
+    places += [("mid", "mid", 8, WIDTHS["sd1"][-1])] + [
+        (f"up.{f}.{i}", "up", f, w) for f, w in levels for i in range(3)
+    ]
+    return tuple(
+        Site(f"{name}.{kind}", kind, block, factor, width, 8, width // 8)  # type: ignore[arg-type]
+        for name, block, factor, width in places
+        for kind in ("self", "cross")
+    )
+
+
+def _print_peak_memory(options: BenchOptions) -> None:
+    print(
+        f"\nPeak memory of recompute in chunks of 8 (norm_scope frame), {options.height} x {options.width}, each in its own process:"
+    )
+    context = multiprocessing.get_context("spawn")
+    for length in options.lengths:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_measure_peak, args=(replace(options, frames=length, steps=2), sender))
+        process.start()
+        loaded, peak, latents = receiver.recv()
+        process.join()
+        print(
+            f"  {length:5d} frames: {peak / MB:8.0f} MB, {(peak - loaded) / MB:6.0f} MB above the loaded model, of which latents {latents / MB:.1f} MB"
+        )
+
+
+def _measure_peak(options: BenchOptions, sender: multiprocessing.connection.Connection) -> None:
+    torch.set_num_threads(options.threads)
+    runtime = RuntimeConfig(backend="recompute", chunk=8)
+    backbone = _backbone(options, runtime)
+    loaded = peak_memory(backbone.device)
+    clean = _latents(options, backbone, options.frames)
+    with torch.no_grad():
+        _run_method(backbone, MethodConfig(steps=options.steps, norm_scope="frame"), clean, runtime)
+    sender.send((loaded, peak_memory(backbone.device), clean.nbytes * (options.steps + 1)))
