@@ -36,7 +36,8 @@ def bench(options: BenchOptions) -> int:
     torch.set_num_threads(options.threads)
     backbone = _backbone(options, RuntimeConfig())
     print(
-        f"{options.model} on {backbone.device} in {backbone.dtype}, {options.threads} threads, torch {torch.__version__}"
+        f"{options.model} on {backbone.device} in {backbone.dtype}, {options.threads} threads, "
+        f"torch {torch.__version__}"
     )
     _print_times(options, backbone)
     _print_kept_bytes()
@@ -58,7 +59,7 @@ def _print_times(options: BenchOptions, backbone: Backbone) -> None:
     clean = _latents(options, backbone, options.frames)
     runs: dict[str, Callable[[], float]] = {}
     for backend in ("qk", "recompute"):
-        runtime = RuntimeConfig(backend=backend)  # type: ignore[arg-type]
+        runtime = RuntimeConfig(backend=backend)
         runs[backend] = lambda r=runtime: _time_method(backbone, method, clean, r)  # type: ignore[misc]
         runs[f"bare for {backend}"] = lambda b=backend: _time_bare(backbone, method, clean, b)  # type: ignore[misc]
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -68,7 +69,8 @@ def _print_times(options: BenchOptions, backbone: Backbone) -> None:
         for name, run in runs.items():
             times[name].append(run())
     print(
-        f"\nInversion + edit of {options.frames} frames at {options.height} x {options.width}, {options.steps} steps, full method,"
+        f"\nInversion + edit of {options.frames} frames at {options.height} x {options.width}, {options.steps} steps, "
+        "full method,"
     )
     print("over the bare UNet calls in it (same batches and key frames, nothing recorded or fused):")
     for backend in ("qk", "recompute"):
@@ -126,7 +128,7 @@ def _time_bare(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, ba
 
 
 def _now(backbone: Backbone) -> float:
-    """Seconds: of this process's processors on the CPU, so that other work on the machine does not count; else of the clock."""
+    """Seconds: processor time on the CPU, so that other work on the machine does not count; else of the clock."""
     if backbone.device.type == "cpu":
         return time.process_time()
     if backbone.device.type == "cuda":
@@ -140,20 +142,20 @@ def _print_kept_bytes() -> None:
     clip = tuple(range(8))
     shapes = Shapes(sites, (64, 64), (Chunk(clip, clip),), 2, 0, 77, 2)
     names = frozenset(site.name for site in sites if site.downsampling >= FusionConfig().min_downsampling)
-    kept = {b: {k: bytes_per_step(b, k, names, shapes) / len(clip) for k in ("self", "cross")} for b in ("qk", "maps")}  # type: ignore[arg-type]
-    qk, maps = kept["qk"], kept["maps"]
+    qk = {kind: bytes_per_step("qk", kind, names, shapes) / len(clip) for kind in ("self", "cross")}
+    maps = {kind: bytes_per_step("maps", kind, names, shapes) / len(clip) for kind in ("self", "cross")}
     print(
-        "\nKept per step and frame of an 8-frame clip, Stable Diffusion 1.x at 512 x 512 in fp16, key frames (self, middle):"
+        "\nKept per step and frame of an 8-frame clip, Stable Diffusion 1.x at 512 x 512 in fp16, "
+        "key frames (self, middle):"
     )
     print(f"  maps       self {maps['self'] / MB:8.2f} MB  cross {maps['cross'] / MB:6.2f} MB")
     print(
         f"  qk         self {qk['self'] / MB:8.2f} MB  cross {qk['cross'] / MB:6.2f} MB"
-        f"  1/{maps['self'] / qk['self']:.1f} of self-attention, 1/{sum(maps.values()) / sum(qk.values()):.1f} in all"
+        f"  1/{maps['self'] / qk['self']:.2f} of self-attention, 1/{sum(maps.values()) / sum(qk.values()):.2f} in all"
     )
     latent, mean_map = 4 * 64 * 64 * 4, 16 * 16 * 12 * 4
-    print(
-        f"  recompute  latents {latent / MB:.3f} MB and the averaged cross map of a 12-token prompt {mean_map / MB:.3f} MB"
-    )
+    averaged = f"averaged cross map of a 12-token prompt {mean_map / MB:.3f} MB"
+    print(f"  recompute  latents {latent / MB:.3f} MB and the {averaged}")
 
 
 def _stable_diffusion_sites() -> tuple[Site, ...]:
@@ -172,7 +174,8 @@ def _stable_diffusion_sites() -> tuple[Site, ...]:
 
 def _print_peak_memory(options: BenchOptions) -> None:
     print(
-        f"\nPeak memory of recompute in chunks of 8 (norm_scope frame), {options.height} x {options.width}, each in its own process:"
+        f"\nPeak memory of recompute in chunks of 8 (norm_scope frame), {options.height} x {options.width}, "
+        "each in its own process:"
     )
     context = multiprocessing.get_context("spawn")
     for length in options.lengths:
@@ -181,9 +184,8 @@ def _print_peak_memory(options: BenchOptions) -> None:
         process.start()
         loaded, peak, latents = receiver.recv()
         process.join()
-        print(
-            f"  {length:5d} frames: {peak / MB:8.0f} MB, {(peak - loaded) / MB:6.0f} MB above the loaded model, of which latents {latents / MB:.1f} MB"
-        )
+        above = f"{(peak - loaded) / MB:6.0f} MB above the loaded model, of which latents {latents / MB:.1f} MB"
+        print(f"  {length:5d} frames: {peak / MB:8.0f} MB, {above}")
 
 
 def _measure_peak(options: BenchOptions, sender: multiprocessing.connection.Connection) -> None:

@@ -117,7 +117,7 @@ class MethodConfig:
                 raise UserError(f"sdedit_strength is {self.sdedit_strength}: it lies in (0, 1].")
             if self.fusion is not None or self.blending is not None:
                 raise UserError(
-                    "sdedit_strength starts from noise, without the source's attention: set fusion and blending to null."
+                    "sdedit_strength starts from noise, not from attention: set fusion and blending to null."
                 )
 
 

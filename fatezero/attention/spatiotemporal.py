@@ -83,8 +83,8 @@ def cut_into_chunks(
             return (whole,)
         reason = "norm_scope is 'clip'" if norm_scope == "clip" else f"key frame {chained[0]} is an offset"
         raise UserError(
-            f"A clip of {clip_length} frames cannot be cut into chunks of {chunk} because {reason}, which ties "
-            "all frames together: use norm_scope 'frame' with key frames among self, first, middle and last, or leave chunk out."
+            f"A clip of {clip_length} frames cannot be cut into chunks of {chunk} because {reason}, which ties all its "
+            "frames together: use norm_scope 'frame' and key frames of self, first, middle, last, or leave chunk out."
         )
     size = 16 if chunk is None else chunk
     anchors = {key_frame_indices([k], 0, clip_length)[0] for k in key_frames if k in ANCHORS}

@@ -173,7 +173,7 @@ class Backbone:
         """
         self._check_size(*frames.shape[-2:])
         latents = [self._encode_frame(frame[None], generator) for frame in frames]
-        return torch.cat(latents) * self.vae.config.scaling_factor
+        return torch.cat(latents) * float(self.vae.config.scaling_factor)
 
     def _encode_frame(self, frame: Tensor, generator: torch.Generator | None) -> Tensor:
         encoded = self.vae.encode(frame.to(self.device, self.dtype) * 2 - 1)
@@ -185,7 +185,8 @@ class Backbone:
         if generator is None:
             return mean
         noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32).to(mean)
-        return mean + posterior.std.to(mean) * noise
+        spread: Tensor = posterior.std.to(mean)
+        return mean + spread * noise
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

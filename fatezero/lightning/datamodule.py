@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
@@ -98,3 +99,12 @@ class EditDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[LoadedJob]:
         """One job at a time."""
         return DataLoader(_Jobs(self._jobs), batch_size=None)
+
+    def transfer_batch_to_device(
+        self,
+        batch: LoadedJob,
+        device: torch.device,  # noqa: ARG002
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> LoadedJob:
+        """Frames stay bytes on the host; the pipeline moves what it needs."""
+        return batch

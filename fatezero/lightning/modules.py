@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -16,15 +16,18 @@ from fatezero.pipeline import EditResult, FateZero, Inversion, Progress, no_prog
 from fatezero.types import Clip, EditRequest
 
 
-@dataclass(frozen=True)
 class InvertedJob:
-    """A job's inversion, or the reason why there is none."""
+    """A job's inversion, or the reason why there is none.
 
-    loaded: LoadedJob
-    inversion: Inversion | UserError
+    (No dataclass: Lightning takes those apart when it returns predictions, and refuses frozen ones.)
+    """
+
+    def __init__(self, loaded: LoadedJob, inversion: Inversion | UserError) -> None:
+        """Hold both together."""
+        self.loaded = loaded
+        self.inversion = inversion
 
 
-@dataclass(frozen=True)
 class Outcome:
     """What became of a request.
 
@@ -35,10 +38,14 @@ class Outcome:
         notes: what was done to the source's frames on reading.
     """
 
-    request: EditRequest
-    result: EditResult | UserError
-    fps: float = 0.0
-    notes: tuple[str, ...] = ()
+    def __init__(
+        self, request: EditRequest, result: EditResult | UserError, fps: float = 0.0, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Hold them together."""
+        self.request = request
+        self.result = result
+        self.fps = fps
+        self.notes = notes
 
 
 class InversionModule(LightningModule):
@@ -73,15 +80,11 @@ class InversionModule(LightningModule):
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Load the networks on this process's device."""
-        device = cast("torch.device", self.trainer.strategy.root_device)
+        device = self.trainer.strategy.root_device
         if device.type == "cuda":
             torch.cuda.set_device(device)
         runtime = replace(self._runtime, device=device.type)  # type: ignore[arg-type]
         self.editor = FateZero.load(self._checkpoint, runtime, self._report)
-
-    def transfer_batch_to_device(self, batch: LoadedJob, device: torch.device, dataloader_idx: int) -> LoadedJob:
-        """Frames stay bytes on the host; the pipeline moves what it needs."""
-        return batch
 
     def predict_step(self, batch: LoadedJob, batch_idx: int) -> InvertedJob:  # noqa: ARG002
         """Invert a job's clip."""

@@ -226,8 +226,10 @@ def test_masks_and_attention_keep_the_clips_shape(backbone32: Backbone, referenc
     assert reference.attention["jeep"].max() == 1
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_stays_near(dtype: Any, golden_folder: Any, backbone32: Backbone) -> None:
+@pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1 / 2), ("float16", 1 / 4)])
+def test_half_precision_is_nearer_than_another_method(
+    dtype: Any, share: float, golden_folder: Any, backbone32: Backbone
+) -> None:
     half = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype=dtype))
     method = MethodConfig(steps=2, norm_scope="frame", blending=None)
     frames = clip(2)
@@ -235,7 +237,7 @@ def test_half_precision_stays_near(dtype: Any, golden_folder: Any, backbone32: B
     near, exact, unlike = (
         run(*of, frames).frames.astype(int) for of in ((half, method), (backbone32, method), (backbone32, other))
     )
-    assert abs(near - exact).mean() < abs(unlike - exact).mean() / 4
+    assert abs(near - exact).mean() < abs(unlike - exact).mean() * share
 
 
 @pytest.mark.parametrize(
@@ -257,8 +259,8 @@ def test_unfit_words_are_named(backbone32: Backbone) -> None:
         editor.edit(clip(), SOURCE, TARGET, edited_words=("tiger",), target_words=("car",), method=FULL)
     with pytest.raises(UserError, match="target_words"):
         editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=replace(FULL, fusion=None))
+    coarse = replace(FULL, blending=BlendingConfig(mask_downsampling=3))
     with pytest.raises(UserError, match="downsampling 3: set"):
-        coarse = replace(FULL, blending=BlendingConfig(mask_downsampling=3))
         editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=coarse)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def test_fifty_steps_of_stable_diffusion() -> None:
     assert [step.timestep for step in steps][:3] == [1, 21, 41]
     assert steps[-1].timestep == 981
     assert steps[0].alpha_clean == pytest.approx(1 - 0.00085)  # the final alpha is that of timestep 0
-    for cleaner, noisier in zip(steps, steps[1:], strict=False):
+    for cleaner, noisier in pairwise(steps):
         assert cleaner.alpha_noisy == noisier.alpha_clean
 
 
