@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -14,15 +15,25 @@ from fatezero import __version__
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.errors import UserError
 from fatezero.options import BenchOptions, EditOptions
+from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
 
-LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths")
+if TYPE_CHECKING:
+    from fatezero_eval.evaluate import Evaluation
+
+LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths", "--metrics")
+TRAININGS = {
+    "autoencoder": "train Picturebook's autoencoder",
+    "text-to-image": "train Picturebook's text-to-image model",
+    "clip": "train Picturebook's judge",
+    "report": "measure the shipped models",
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = _gathered([_underscored(word) for word in (sys.argv[1:] if args is None else args)])
     try:
-        parser = _parser(_recommended(words))
+        parser = _parser(_recommended(words), words)
         parsed = parser.parse_args(words)
         if parsed.subcommand is None:
             parser.print_help()
@@ -72,14 +83,20 @@ def _gathered(words: list[str]) -> list[str]:
     return gathered
 
 
-def _parser(method: MethodConfig) -> ArgumentParser:
+def _parser(method: MethodConfig, words: list[str]) -> ArgumentParser:
     parser = ArgumentParser(
         prog="fatezero", description="Text-driven video editing without training.", version=__version__
     )
     commands = parser.add_subcommands(required=False)
     commands.add_subcommand("edit", _edit_parser(method), help="edit a clip, or all clips of a manifest")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="score a run, or anyone's videos")
+    datasets, train = ArgumentParser(), ArgumentParser()
+    commands.add_subcommand("datasets", datasets, help="check a manifest and its clips")
+    commands.add_subcommand("train", train, help="train or measure the shipped models")
     commands.add_subcommand("bench", _plain_parser(BenchOptions), help="time and memory against the bare network")
     commands.add_subcommand("doctor", ArgumentParser(), help="what can run on this machine, and why not")
+    _add_checks(datasets)
+    _add_trainings(train, words)
     return parser
 
 
@@ -89,6 +106,55 @@ def _edit_parser(method: MethodConfig) -> ArgumentParser:
     parser.add_class_arguments(RuntimeConfig, as_group=True)
     parser.set_defaults({field.name: getattr(method, field.name) for field in fields(method)})
     return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = _plain_parser(Scoring)
+    parser.add_argument("run", type=Path | None, nargs="?", help="a run folder, runs/<name>")
+    parser.add_argument("--manifest", type=Path | None, help="the edits, with what is known of the right results")
+    parser.add_argument("--out", type=Path | None, help="where rows go; <run>/evaluation by default")
+    parser.add_argument("--method", type=str | None, help="what the maker of foreign videos is called")
+    parser.add_argument("--videos", type=Path | None, help="folder of foreign videos, in place of a run")
+    parser.add_argument("--resize", type=bool, default=False, help="scale foreign videos of another size")
+    parser.add_argument("--trim", type=bool, default=False, help="cut foreign videos of another length")
+    return parser
+
+
+def _add_checks(parser: ArgumentParser) -> None:
+    check = ArgumentParser()
+    check.add_argument("manifest", type=str, help="a manifest in any of the known formats, or a DAVIS folder")
+    check.add_argument("--root", type=str | None, help="folder that clip paths start from")
+    parser.add_subcommands().add_subcommand("check", check, help="what is there and what is missing")
+
+
+def _add_trainings(parser: ArgumentParser, words: list[str]) -> None:
+    """The trainings' options are as heavy to import as the trainings: they wait until one is asked for."""
+    trainings = parser.add_subcommands()
+    options: dict[str, type | None] = dict.fromkeys(TRAININGS)
+    if words[:1] == ["train"] and len(words) > 1 and words[1] in TRAININGS:
+        options[words[1]] = _training(words[1])[0]
+    for name, what in TRAININGS.items():
+        config = options[name]
+        trainings.add_subcommand(name, _plain_parser(config) if config else ArgumentParser(), help=what)
+
+
+def _training(name: str) -> tuple[type, Callable[[Any], Path]]:
+    """A training's options and its function."""
+    if name == "autoencoder":
+        from fatezero.picturebook.autoencoder import AutoencoderConfig, train_autoencoder  # noqa: PLC0415
+
+        return AutoencoderConfig, train_autoencoder
+    if name == "text-to-image":
+        from fatezero.picturebook.text_to_image import TextToImageConfig, train_text_to_image  # noqa: PLC0415
+
+        return TextToImageConfig, train_text_to_image
+    if name == "clip":
+        from fatezero.picturebook.clip import ClipConfig, train_clip  # noqa: PLC0415
+
+        return ClipConfig, train_clip
+    from fatezero.picturebook.report import ReportConfig, report  # noqa: PLC0415
+
+    return ReportConfig, report
 
 
 def _plain_parser(options: type) -> ArgumentParser:
@@ -106,7 +172,7 @@ def _recommended(words: list[str]) -> MethodConfig:
     from fatezero.diffusion.checkpoint import checkpoint_folder  # noqa: PLC0415
     from fatezero.settings import recommended_method  # noqa: PLC0415
 
-    return recommended_method(checkpoint_folder(_parser(MethodConfig()).parse_args(asked).edit.model))
+    return recommended_method(checkpoint_folder(_parser(MethodConfig(), asked).parse_args(asked).edit.model))
 
 
 def _only(config: type, parsed: Namespace) -> Any:
@@ -120,6 +186,45 @@ def _edit(parsed: Namespace) -> int:
     return edit(_only(EditOptions, parsed), _only(MethodConfig, parsed), _only(RuntimeConfig, parsed))
 
 
+def _evaluate(parsed: Namespace) -> int:
+    from fatezero.picturebook.truth import write_truth  # noqa: PLC0415
+    from fatezero_eval.evaluate import evaluate_run, evaluate_videos  # noqa: PLC0415
+
+    shared = {field.name: getattr(parsed, field.name) for field in fields(Scoring)}
+    if parsed.run is not None:
+        run = EvaluateRun(**shared, run=parsed.run, manifest=parsed.manifest, out=parsed.out)
+        return _say(evaluate_run(run, write_truth))
+    needed = ("method", "videos", "manifest", "out")
+    missing = [name for name in needed if getattr(parsed, name) is None]
+    if missing:
+        raise UserError(f"--{missing[0]} is missing: give a run folder, or --method, --videos, --manifest and --out.")
+    theirs = {name: getattr(parsed, name) for name in (*needed, "resize", "trim")}
+    return _say(evaluate_videos(EvaluateVideos(**shared, **theirs), write_truth))
+
+
+def _say(evaluation: Evaluation) -> int:
+    if evaluation.alignment is not None:
+        print(evaluation.alignment)
+    for name, reason in evaluation.failures.items():
+        print(f"fatezero: {name}: {reason}", file=sys.stderr)
+    print(f"{len(evaluation.rows)} rows in {evaluation.lines} and {evaluation.table}")
+    return 1 if evaluation.failures else 0
+
+
+def _datasets(parsed: Namespace) -> int:
+    from fatezero.data.manifest import check_manifest  # noqa: PLC0415
+
+    found = check_manifest(parsed.check.manifest, parsed.check.root)
+    print(found)
+    return 1 if found.problems else 0
+
+
+def _train(parsed: Namespace) -> int:
+    config, run = _training(parsed.subcommand)
+    print(run(_only(config, parsed[parsed.subcommand])))
+    return 0
+
+
 def _bench(parsed: Namespace) -> int:
     from fatezero.bench import bench  # noqa: PLC0415
 
@@ -128,8 +233,16 @@ def _bench(parsed: Namespace) -> int:
 
 def _doctor(_: Namespace) -> int:
     from fatezero.doctor import doctor  # noqa: PLC0415
+    from fatezero_eval.models import runnable_metrics  # noqa: PLC0415
 
-    return doctor()
+    return doctor(runnable_metrics())
 
 
-_COMMANDS: dict[str, Callable[[Namespace], int]] = {"edit": _edit, "bench": _bench, "doctor": _doctor}
+_COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "edit": _edit,
+    "evaluate": _evaluate,
+    "datasets": _datasets,
+    "train": _train,
+    "bench": _bench,
+    "doctor": _doctor,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -13,15 +13,29 @@ GB = 1e9
 Finding = tuple[bool, str]  # whether it works, one line
 
 
-def doctor() -> int:
-    """Print what works and what does not; returns 0 if the default can run."""
+def doctor(metrics: Sequence[tuple[str, bool, str]]) -> int:
+    """Print what works and what does not.
+
+    Args:
+        metrics: id, whether it can run here, and the remedy if not.
+
+    Returns:
+        0 if the default can run.
+    """
     sound = True
     for title, look in CHECKS.items():
-        print(title)
-        for works, line in look():
-            print(f"  {'ok ' if works else 'no '} {line}")
-            sound &= works or title not in ESSENTIAL
+        sound &= _print_findings(title, look()) or title not in ESSENTIAL
+    _print_findings("metrics", ((works, f"{name}{'' if works else ': ' + remedy}") for name, works, remedy in metrics))
     return 0 if sound else 1
+
+
+def _print_findings(title: str, findings: Iterable[Finding]) -> bool:
+    print(title)
+    sound = True
+    for works, line in findings:
+        print(f"  {'ok ' if works else 'no '} {line}")
+        sound &= works
+    return sound
 
 
 def _devices() -> Iterator[Finding]:

@@ -36,15 +36,20 @@ class FlowEstimator(Protocol):
 
 
 class Dis:
-    """OpenCV's Dense Inverse Search, medium preset: no weights, runs everywhere. Kroeger et al. 2016."""
+    """OpenCV's Dense Inverse Search: no weights, runs everywhere. Kroeger et al. 2016.
 
-    id = "dis-medium"
+    The medium preset, refined to full resolution rather than half of it: on clips whose motion is known that
+    brings the error of unedited clips closer to the true flow's than any preset does.
+    """
+
+    id = "dis-full"
 
     def __call__(self, before: Frames, after: Frames) -> Flow:
         """Flow of two uint8 H,W,3 frames of at least 16x16 pixels."""
         import cv2  # noqa: PLC0415
 
         estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        estimator.setFinestScale(0)
         return _channels_first(estimator.calc(_grey(before), _grey(after), None))
 
 

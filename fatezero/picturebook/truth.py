@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -33,9 +34,25 @@ def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, str]:
             write_frames(partial / "clip", target.frames)
             write_frames(partial / "mask", edit_mask(stated, source, target).astype(np.uint8) * 255)
             forward, backward = both_flows(stated, source)
-            flow = {"forward": forward, "backward": backward, "visible": source.visible}
+            flow = {"forward": forward, "backward": backward, "visible": one_surface(source)}
             np.savez_compressed(partial / "flow.npz", allow_pickle=False, **flow)
     return {"clip": str(folder / "clip"), "mask": str(folder / "mask"), "flow": str(folder / "flow.npz")}
+
+
+def one_surface(clip: TrueClip) -> npt.NDArray[np.bool_]:
+    """Pixels with one motion, F-1,H,W: visible in the next frame, and on no soft edge of the object in either.
+
+    A pixel on the object's edge mixes two surfaces that move apart; no flow carries it to its successor.
+    """
+    edges = np.stack(
+        [cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) for mask in clip.mask]
+    )
+    rows, columns = np.mgrid[: clip.mask.shape[1], : clip.mask.shape[2]].astype(np.float32)
+    clear = np.empty_like(clip.visible)
+    for number, flow in enumerate(clip.flow):
+        edge_there = cv2.remap(edges[number + 1], columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_NEAREST)
+        clear[number] = clip.visible[number] & (edges[number] == 0) & (edge_there == 0)
+    return clear
 
 
 def edit_mask(stated: Mapping[str, Any], source: TrueClip, target: TrueClip) -> npt.NDArray[np.bool_]:

@@ -120,7 +120,7 @@ def test_given_flow_takes_the_place_of_an_estimate(judge, make_frames):
     found = scores_of(edited_clip(source, source, true_flow=GivenFlow(forward, -forward)), judge)
     assert found["warp_error"].value == 0
     assert found["warp_error"].model == "given flow"
-    assert found["motion_fidelity"].model == "dis-medium"
+    assert found["motion_fidelity"].model == "dis-full"
     assert found["valid_pixels"].value == pytest.approx(39 / 40)
     with pytest.raises(UserError, match="given flow has 9 pairs"):
         scores_of(edited_clip(source, source, true_flow=GivenFlow(forward[:9], -forward[:9])), judge)

@@ -14,7 +14,7 @@ from fatezero.data.manifest import read_manifest
 from fatezero.data.video import read_clip
 from fatezero.picturebook.bench import render_truth
 from fatezero.picturebook.clips import ClipRecipe
-from fatezero.picturebook.truth import both_flows, edit_mask, write_truth
+from fatezero.picturebook.truth import both_flows, edit_mask, one_surface, write_truth
 from fatezero.picturebook.world import Scene
 from fatezero.types import ClipSpec
 from fatezero_eval import judge, suite, warp_error
@@ -51,7 +51,9 @@ def cases():
                         source_prompt=request.source_prompt,
                         target_prompt=request.target_prompt,
                         mask=edit_mask(stated, source, target),
-                        true_flow=GivenFlow(*map(np.ascontiguousarray, both_flows(stated, source)), source.visible),
+                        true_flow=GivenFlow(
+                            *map(np.ascontiguousarray, both_flows(stated, source)), one_surface(source)
+                        ),
                     ),
                 )
             )
@@ -109,8 +111,14 @@ def test_estimated_flow_beside_the_true_one(cases, capsys, tmp_path):
     means = {}
     for number, (category, case) in enumerate(list(cases)[::2]):
         versions = judge.versions(case, number)
-        named = {"unedited": versions["source"], category: versions["true edit"]}
-        for version, frames in {**named, "all, flickering": versions["flickering"]}.items():
+        noise = np.random.default_rng(number).normal(0, 8, case.true_edit.shape)
+        named = {
+            "unedited": versions["source"],
+            "true edit, flickering": versions["flickering"],
+            "true edit, noisy": np.clip(np.rint(case.true_edit + noise), 0, 255).astype(np.uint8),
+            f"true edit of {category}": versions["true edit"],
+        }
+        for version, frames in named.items():
             for name, estimator, flow in (
                 ("true", Dis(), case.true_flow),
                 ("DIS", Dis(), None),
@@ -127,3 +135,5 @@ def test_estimated_flow_beside_the_true_one(cases, capsys, tmp_path):
             print(f"| {version} | {true:.3f} | " + " | ".join(f"{v:.3f} ({v / true - 1:+.0%})" for v in others) + " |")
         print(f"unedited, by true flow: largest {max(means['unedited']['true']):.3f}")
     assert np.mean(means["unedited"]["true"]) < 0.1
+    for version in ("true edit, flickering", "true edit, noisy"):  # as edits by any method are
+        assert np.mean(means[version]["DIS"]) == pytest.approx(np.mean(means[version]["true"]), rel=0.2)

@@ -55,7 +55,8 @@ def test_recording_changes_nothing_and_maps_are_shares() -> None:
         plain = unet(latents, 10, text).sample
         recorder = CrossAttentionMaps(unet)
         recorded = unet(latents, 10, text).sample
-    assert not any(isinstance(processor, AttnProcessor2_0) for name, processor in unet.attn_processors.items() if "attn2" in name)
+    crossing = [processor for name, processor in unet.attn_processors.items() if "attn2" in name]
+    assert not any(isinstance(processor, AttnProcessor2_0) for processor in crossing)
     torch.testing.assert_close(recorded, plain, rtol=1e-4, atol=1e-5)
     for side in (16, 8):
         maps = recorder.take(side)
