@@ -88,9 +88,7 @@ NEVER = "never"
 
 
 def _unprojected(clip: Embeddings) -> Tensor:
-    if clip.pooled is None:
-        raise UserError("this CLIP has no projection, so frame_consistency/unprojected has no meaning for it.")
-    return consistency.adjacent(clip.pooled)
+    return consistency.adjacent(clip.edited[:0] if clip.pooled is None else clip.pooled)
 
 
 CLIP_METRICS = (
@@ -171,7 +169,7 @@ CLIP_METRICS = (
         unit="cos",
         higher_is_better=True,
         model="clip",
-        undefined=ONE_FRAME,
+        undefined="the clip has one frame, or the judge's vision tower has no projection",
         of_clip=_unprojected,
     ),
 )

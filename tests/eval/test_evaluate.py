@@ -105,6 +105,19 @@ def test_a_clip_of_one_frame_has_no_motion(judge, make_frames):
     assert math.isfinite(found["text_alignment"].value)
 
 
+def test_a_judge_without_projection_has_no_unprojected_consistency(judge, make_frames):
+    class NoProjection:
+        id, logit_scale, texts = judge.id, judge.logit_scale, judge.texts
+
+        def images(self, frames):
+            return {"projected": judge.images(frames)["projected"]}
+
+    found = scores_of(edited_clip(make_frames(4, 1), make_frames(4, 2)), NoProjection())
+    assert found["frame_consistency/unprojected"].value is None
+    assert "no projection" in found["frame_consistency/unprojected"].reason
+    assert found["frame_consistency"].value is not None
+
+
 def test_black_frames_score_without_surprise(judge, make_frames):
     source = make_frames(4, 1)
     found = scores_of(edited_clip(source, np.zeros_like(source)), judge)
