@@ -14,7 +14,7 @@ import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fatezero.picturebook.pool import Shard
@@ -31,16 +31,23 @@ CHANGES: dict[str, Sequence[str | None]] = {
     "colour": (None, *COLOURS),
     "style": (None, *STYLES),
 }
+CHANGE_SHARES = (0.7, 0.08, 0.12, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig(TrainingConfig):
-    """How the judge is trained; its series of pictures is another than the painter's."""
+    """How the judge is trained; its series of pictures is another than the painter's.
+
+    Attributes:
+        negatives: altered captions added for each picture.
+    """
 
     series: int = 2
     shards: int = 5
     batch: int = 64
     weight_decay: float = 0.05
+    ema_decay: float = 0.98  # short: the averaged batch statistics must forget how they began
+    negatives: int = 3
 
 
 def model_config() -> dict[str, Any]:
@@ -60,8 +67,8 @@ def model_config() -> dict[str, Any]:
 
 
 def altered(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one of its four words changed: a hard negative."""
-    name = list(CHANGES)[rng.integers(len(CHANGES))]
+    """The scene with one of its words changed, mostly the object, which is the hardest to tell: a hard negative."""
+    name = rng.choice(list(CHANGES), p=CHANGE_SHARES)
     others = [value for value in CHANGES[name] if value != getattr(scene, name)]
     changed: dict[str, Any] = {name: others[rng.integers(len(others))]}
     return replace(scene, **changed)
@@ -83,17 +90,18 @@ class ClipTraining(PicturebookModule):
     Equal captions in one batch share the target (UniCL, Yang et al. 2022, eq. 3).
     """
 
+    config: ClipConfig
+
     def __init__(self, config: ClipConfig, pool: Sequence[Shard]) -> None:
         super().__init__(config)
         self.pool = pool
         self.tokenizer = new_tokenizer()
         self.clip = open_clip.CLIP(**model_config())
         if config.init_from:
-            state = open_clip.load_state_dict(str(config.init_from / "open_clip_model.safetensors"))
-            self.clip.load_state_dict(state)
+            self.clip.load_state_dict(load_file(config.init_from / "open_clip_model.safetensors"))
 
     def training_step(self, _: Tensor) -> Tensor:
-        """One step on fresh pictures, their captions and one altered caption each."""
+        """One step on fresh pictures, their captions and altered ones."""
         rng = self.rng()
         images: list[npt.NDArray[np.uint8]] = []
         scenes: list[Scene] = []
@@ -103,7 +111,7 @@ class ClipTraining(PicturebookModule):
             images.append(degrade(shard.images[row], rng))
             scenes.append(shard.scenes[row])
         captions = list(dict.fromkeys(scene.caption for scene in scenes))
-        extra = [altered(scene, rng).caption for scene in scenes]
+        extra = [altered(scene, rng).caption for scene in scenes for _ in range(self.config.negatives)]
         everything = captions + [caption for caption in dict.fromkeys(extra) if caption not in captions]
         tokens = self.tokenizer(everything, padding="max_length", return_tensors="pt").input_ids
         seen = F.normalize(self.clip.encode_image(to_pixels(np.stack(images))), dim=-1)
