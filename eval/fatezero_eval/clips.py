@@ -103,6 +103,7 @@ class Chunk:
     models: Models
     true_flow: GivenFlow | None
     _tensors: dict[str, Tensor] = field(default_factory=dict)
+    _embeddings: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def every(self, version: str) -> Tensor:
         """All frames of the chunk, float64 F,3,H,W in [0, 1]."""
@@ -169,8 +170,11 @@ class Chunk:
         height, width = frames.shape[1:3]
         if bottom_square and height > width:
             frames = np.ascontiguousarray(frames[:, height - width :])
-        arrays = self.models.cache.get(digest("images", encoder.id, frames), lambda: encoder.images(frames))
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        key = digest("images", encoder.id, frames)
+        if key not in self._embeddings:
+            arrays = self.models.cache.get(key, lambda: encoder.images(frames))
+            self._embeddings[key] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return self._embeddings[key]
 
 
 def _named_flow(estimate: FlowEstimator, before: Frames, after: Frames) -> Arrays:

@@ -16,6 +16,7 @@ from fatezero_eval.flow import GivenFlow
 from fatezero_eval.scoring import score
 from fatezero_eval.suite import Metric, by_id
 
+TIE = 1e-9  # what the order of a sum may change is no difference
 FLICKER = 0.05  # standard deviation of the brightness of a flickering clip's frames, of the full range
 
 
@@ -121,7 +122,7 @@ def _verdict(metric: str, version: str, found: Sequence[float | None], true: Seq
     if not pairs:
         return Verdict(metric=metric, version=version, mean=None, beaten=None, cases=0)
     mean = fsum(value for value, _ in pairs) / len(pairs)
-    beaten = sum(sign * best > sign * value for value, best in pairs) / len(pairs)
+    beaten = sum(sign * (best - value) > TIE for value, best in pairs) / len(pairs)
     return Verdict(metric=metric, version=version, mean=mean, beaten=beaten, cases=len(pairs))
 
 
