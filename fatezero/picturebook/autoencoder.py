@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from fatezero.errors import UserError
 from fatezero.picturebook.pool import Shard
 from fatezero.picturebook.training import PicturebookModule, TrainingConfig, fit, read_pool, to_images, to_pixels
 from fatezero.picturebook.world import SIZE
@@ -31,6 +32,12 @@ class AutoencoderConfig(TrainingConfig):
     kl_weight: float = 1e-6
     weight_decay: float = 0.0
     decoder_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse crops that the autoencoder cannot halve twice."""
+        super().__post_init__()
+        if not 4 <= self.crop <= SIZE or self.crop % 4:
+            raise UserError(f"crop is {self.crop}: it is a multiple of 4, at most {SIZE}.")
 
 
 def new_autoencoder() -> AutoencoderKL:

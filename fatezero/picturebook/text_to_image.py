@@ -15,6 +15,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from fatezero.errors import UserError
 from fatezero.picturebook.grounding import SIDES, CrossAttentionMaps, grounding_loss, word_columns
 from fatezero.picturebook.pool import COVERAGE, Shard
 from fatezero.picturebook.tokens import CONTEXT, new_tokenizer
@@ -40,6 +41,12 @@ class TextToImageConfig(TrainingConfig):
     learning_rate: float = 6e-4
     grounding: float = 0.1
     empty_prompts: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a folder without an autoencoder."""
+        super().__post_init__()
+        if not (self.vae / "config.json").is_file():
+            raise UserError(f"vae: {self.vae} holds no autoencoder; train one with `fatezero train autoencoder`.")
 
 
 def new_unet() -> UNet2DConditionModel:

@@ -20,6 +20,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
+from fatezero.errors import UserError
 from fatezero.picturebook.pool import Shard, read_shard, render_shard
 
 
@@ -64,6 +65,14 @@ class TrainingConfig:
     checkpoint_minutes: float = 5
     wandb: bool = False
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that train nothing, and folders without weights."""
+        for name in ("shards", "steps", "batch", "warmup", "sample_every", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it is at least 1.")
+        if self.init_from is not None and not self.init_from.is_dir():
+            raise UserError(f"init_from: there is no folder {self.init_from}; name one with exported weights.")
 
 
 class Steps(Dataset[int]):
@@ -111,7 +120,7 @@ class PicturebookModule(L.LightningModule):
 
 
 class SampleGrids(Callback):
-    """Writes the module's sample grid to `output/samples` now and then."""
+    """Writes the module's sample grid to `output/samples`, and to Weights & Biases, now and then."""
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
         """Draw a grid every `sample_every` steps."""
@@ -120,7 +129,11 @@ class SampleGrids(Callback):
             folder = module.config.output / "samples"
             folder.mkdir(parents=True, exist_ok=True)
             with torch.no_grad():
-                Image.fromarray(module.sample_grid()).save(folder / f"{trainer.global_step:07d}.png")
+                grid = module.sample_grid()
+            Image.fromarray(grid).save(folder / f"{trainer.global_step:07d}.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image("samples", [grid], trainer.global_step)
 
 
 def read_pool(config: TrainingConfig) -> list[Shard]:

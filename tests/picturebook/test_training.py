@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -13,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from fatezero.errors import UserError
 from fatezero.picturebook import pool
 from fatezero.picturebook.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
 from fatezero.picturebook.clip import ClipConfig, train_clip
@@ -54,6 +56,35 @@ def test_autoencoder_learns_resumes_and_exports(tmp_path: Path) -> None:
     latents = vae.encode(torch.from_numpy(images[:]).permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
     assert latents.shape == (8, 4, 32, 32)
     assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.02)
+
+
+def test_weights_and_biases_gets_numbers_and_grids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = replace(autoencoder_config(tmp_path), steps=3, wandb=True)
+    train_autoencoder(config)
+    assert list(config.output.rglob("*.wandb")) or list((tmp_path / "wandb").rglob("*.wandb"))
+    grids = [path for path in tmp_path.rglob("*.png") if "media" in path.parts]
+    assert len(grids) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"crop": 130}, "crop is 130"),
+        ({"init_from": Path("nowhere")}, "no folder nowhere"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        replace(autoencoder_config(tmp_path), **change)
+
+
+def test_text_to_image_needs_an_autoencoder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no autoencoder"):
+        TextToImageConfig(output=tmp_path, pool=tmp_path, vae=tmp_path / "vae")
 
 
 def test_decoder_only_keeps_latents_valid(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The shipped weights: they load as any other checkpoint, are as small as promised, and do what their cards say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+
+from fatezero.data.video import read_clip
+from fatezero.picturebook import CHECKPOINT, CLIP, DEMO
+from fatezero.picturebook.judge import Judge
+from fatezero.picturebook.report import Painter, mask_quality, psnr, ssim, unseen
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_weights_are_small_and_half_precision() -> None:
+    files = [path for folder in (CHECKPOINT, CLIP) for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    assert len(weights) == 4
+    for path in weights:
+        with safe_open(path, "pt") as tensors:
+            kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no iterator
+        assert kinds <= {"F16", "I64"}
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_checkpoint_is_a_stock_pipeline() -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(CHECKPOINT, safety_checker=None, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("a fox in the snow", num_inference_steps=2, output_type="np").images
+    assert image.shape == (1, 128, 128, 3)
+    assert np.isfinite(image).all()
+
+
+@torch.no_grad()
+def test_autoencoder_keeps_unseen_pictures() -> None:
+    painter, pictures = Painter(CHECKPOINT, steps=2), unseen(24, seed=11)
+    latents = painter.encode(pictures.images)
+    decoded = painter.decode(latents)
+    assert float(latents.std()) == pytest.approx(1, abs=0.1)
+    assert psnr(decoded, pictures.images) > 28
+    assert ssim(decoded, pictures.images) > 0.9
+
+
+def test_judge_tells_attributes_apart() -> None:
+    pictures = unseen(64, seed=12)
+    accuracy = Judge(CLIP).accuracy(pictures.images, pictures.scenes)
+    assert accuracy["background"] > 0.9
+    assert accuracy["colour"] > 0.85
+    assert accuracy["style"] > 0.9
+    assert accuracy["object"] > 0.5
+    shuffled = Judge(CLIP).accuracy(pictures.images, pictures.scenes[1:] + pictures.scenes[:1])
+    assert shuffled["object"] < 0.2
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_object_words_look_at_their_objects() -> None:
+    painter, pictures = Painter(CHECKPOINT, steps=10), unseen(8, seed=13)
+    noise, maps = painter.invert(pictures)
+    quality = mask_quality(maps, pictures)
+    assert quality["object mask IoU"] > 0.5
+    assert quality["background word outside"] > 0.85
+    assert psnr(painter.denoise(noise, pictures.scenes), pictures.images) > 18
+
+
+def test_demo_is_a_clip_of_what_its_prompt_says() -> None:
+    frames = read_clip(DEMO.clip).frames
+    assert frames.shape == (8, 128, 128, 3)
+    assert set(DEMO.edited_words) <= set(DEMO.source_prompt.split())
+    assert set(DEMO.target_words) <= set(DEMO.target_prompt.split())
+    assert Path(DEMO.clip.path).is_relative_to(CHECKPOINT.parents[1])
