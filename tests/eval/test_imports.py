@@ -1,0 +1,39 @@
+"""Who may import whom, and what must stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import fatezero_eval
+
+SOURCES = sorted(Path(fatezero_eval.__file__).parent.glob("*.py"))
+
+
+def imported(source):
+    """Full names of the modules a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source.name} imports relatively"
+            yield node.module
+
+
+def test_only_the_shared_ground_floor_is_imported():
+    allowed = ("fatezero.types", "fatezero.errors", "fatezero.data")
+    for source in SOURCES:
+        for name in imported(source):
+            if name.split(".")[0] == "fatezero":
+                assert name.startswith(allowed), f"{source.name} imports {name}"
+
+
+def test_one_module_knows_lightning():
+    knowing = {source.name for source in SOURCES for name in imported(source) if name.startswith("lightning")}
+    assert knowing == {"processes.py"}
+
+
+def test_configurations_rows_and_averages_need_no_torch():
+    modules = "fatezero_eval.config, fatezero_eval.evaluate, fatezero_eval.leaderboard, fatezero_eval.rows"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
