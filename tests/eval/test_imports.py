@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fatezero_eval
+from fatezero_eval import config
 
-SOURCES = sorted(Path(fatezero_eval.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(config.__file__).parent.glob("*.py"))
 
 
 def imported(source):
