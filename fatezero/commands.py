@@ -40,7 +40,9 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig) -> 
     print(f"{len(requests)} edits of {len(jobs)} clips with {options.model}, {method.steps} steps, into {folder}")
     writer = ResultWriter(folder, print)
     if jobs:
-        _predict(EditingModule(options.model, runtime, StepBar, tqdm.write), EditDataModule(jobs), writer)
+        places = {request.id: f"[{i + 1}/{len(requests)}] {request.id}" for i, request in enumerate(requests)}
+        module = EditingModule(options.model, runtime, lambda name: StepBar(places[name]), tqdm.write)
+        _predict(module, EditDataModule(jobs), writer)
     failures = [*unreadable, *writer.failures]
     for name, reason in failures:
         print(f"fatezero: {name}: {reason}", file=sys.stderr)

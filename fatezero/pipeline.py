@@ -214,7 +214,7 @@ class FateZero:
         """
         method = targets[0].method
         _check_frames(frames)
-        plans = [self._plan(prompt, target) for target in targets]
+        plans = [self.plan(prompt, target) for target in targets]
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(targets[0].seed) if method.posterior == "sample" else None
         clean = torch.cat([self.backbone.encode(to_unit_range(frame[None]), generator) for frame in frames])
@@ -222,7 +222,8 @@ class FateZero:
         with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk) as denoiser:
             needs = reduce(or_, (plan.needs for plan in plans))
             choice = choose_backend(self.runtime, needs, self._shapes(denoiser, clean, method), self.backbone.device)
-            self._report(f"{len(frames)} frames in {len(denoiser.chunks)} chunks; {choice}")
+            source = str(choice) if needs else "the source's attention is not needed"
+            self._report(f"{len(frames)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
             trajectory = None
             if method.sdedit_strength is None:
                 trajectory = invert(
@@ -242,7 +243,7 @@ class FateZero:
     @torch.no_grad()
     def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
         """Edit a clip from its inversion."""
-        plan = self._plan(inversion.prompt, target)
+        plan = self.plan(inversion.prompt, target)
         masks = _MaskAverage(inversion.source_frames.shape[1:3])
         started = time.perf_counter()
 
@@ -269,7 +270,12 @@ class FateZero:
             peak_memory(self.backbone.device),
         )
 
-    def _plan(self, source_prompt: str, target: Target) -> EditPlan:
+    def plan(self, source_prompt: str, target: Target) -> EditPlan:
+        """Work out what an edit does at each step, before anything runs.
+
+        Raises:
+            UserError: for words that are not in their prompt, or prompts that the word map cannot align.
+        """
         return plan_edit(
             self.backbone,
             target.method,
@@ -305,7 +311,9 @@ class FateZero:
         prompt = self.backbone.read_prompt(inversion.prompt)
         maps = inversion.trajectory.cross_maps.mean(0)
         seen = {word: word_attention(maps, prompt.tokens_of(word)) for word in target.edited_words}
-        return {word: (a / a.amax((1, 2), keepdim=True)).float().cpu().numpy() for word, a in seen.items()}
+        return {
+            word: a.div(a.amax((1, 2), keepdim=True).clamp(min=1e-12)).float().cpu().numpy() for word, a in seen.items()
+        }
 
 
 def _walked_steps(backbone: Backbone, method: MethodConfig) -> tuple[Step, ...]:

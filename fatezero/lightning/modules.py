@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -12,7 +12,7 @@ from lightning import LightningModule
 from fatezero.config import RuntimeConfig
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import LoadedJob
-from fatezero.pipeline import EditResult, FateZero, Inversion, Progress, no_progress
+from fatezero.pipeline import EditResult, FateZero, Inversion, Progress, Target, no_progress
 from fatezero.types import Clip, EditRequest
 
 
@@ -34,18 +34,14 @@ class Outcome:
     Attributes:
         request: what was asked.
         result: the edit, or the sentence that says why there is none.
-        fps: of the source's frames.
-        notes: what was done to the source's frames on reading.
+        clip: the source as it was read.
     """
 
-    def __init__(
-        self, request: EditRequest, result: EditResult | UserError, fps: float = 0.0, notes: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, request: EditRequest, result: EditResult | UserError, clip: Clip | UserError) -> None:
         """Hold them together."""
         self.request = request
         self.result = result
-        self.fps = fps
-        self.notes = notes
+        self.clip = clip
 
 
 class InversionModule(LightningModule):
@@ -87,37 +83,48 @@ class InversionModule(LightningModule):
         self.editor = FateZero.load(self._checkpoint, runtime, self._report)
 
     def predict_step(self, batch: LoadedJob, batch_idx: int) -> InvertedJob:  # noqa: ARG002
-        """Invert a job's clip."""
-        return self.invert(batch)
-
-    def invert(self, batch: LoadedJob) -> InvertedJob:
         """Invert a job's clip; what the user can mend becomes part of the answer."""
+        return InvertedJob(batch, self.invert(batch, batch.job.targets))
+
+    def invert(self, batch: LoadedJob, targets: Sequence[Target]) -> Inversion | UserError:
+        """Invert a job's clip for some of its targets."""
         if isinstance(batch.clip, UserError):
-            return InvertedJob(batch, batch.clip)
-        job = batch.job
+            return batch.clip
+        first = batch.job.requests[0]
         try:
-            prompt, first = job.requests[0].source_prompt, job.requests[0].id
-            inversion = self.editor.invert(batch.clip.frames, prompt, job.targets, self._progress(first))
+            return self.editor.invert(batch.clip.frames, first.source_prompt, targets, self._progress(first.id))
         except UserError as error:
-            return InvertedJob(batch, error)
-        return InvertedJob(batch, inversion)
+            return error
 
 
 class EditingModule(InversionModule):
     """Predicts all edits of a job from one inversion."""
 
     def predict_step(self, batch: LoadedJob, batch_idx: int) -> list[Outcome]:  # type: ignore[override]  # noqa: ARG002
-        """Invert a job's clip and edit it once for every request."""
-        inverted = self.invert(batch)
-        if isinstance(inverted.inversion, UserError):
-            return [Outcome(request, inverted.inversion) for request in batch.job.requests]
-        clip = cast("Clip", batch.clip)
+        """Invert a job's clip and edit it once for every request; one that cannot be planned stops no other."""
+        job = batch.job
+        refusals = [self._refusal(request, target) for request, target in zip(job.requests, job.targets, strict=True)]
+        sound = [target for target, refusal in zip(job.targets, refusals, strict=True) if refusal is None]
+        inversion = self.invert(batch, sound) if sound else None
         outcomes = []
-        for request, target in zip(batch.job.requests, batch.job.targets, strict=True):
-            result: EditResult | UserError
-            try:
-                result = self.editor.edit_inverted(inverted.inversion, target, self._progress(request.id))
-            except UserError as error:
-                result = error
-            outcomes.append(Outcome(request, result, clip.fps, clip.notes))
+        for request, target, refusal in zip(job.requests, job.targets, refusals, strict=True):
+            result = refusal or self._edit(inversion, request, target)
+            outcomes.append(Outcome(request, result, batch.clip))
         return outcomes
+
+    def _refusal(self, request: EditRequest, target: Target) -> UserError | None:
+        try:
+            self.editor.plan(request.source_prompt, target)
+        except UserError as error:
+            return error
+        return None
+
+    def _edit(
+        self, inversion: Inversion | UserError | None, request: EditRequest, target: Target
+    ) -> EditResult | UserError:
+        if not isinstance(inversion, Inversion):
+            return cast("UserError", inversion)
+        try:
+            return self.editor.edit_inverted(inversion, target, self._progress(request.id))
+        except UserError as error:
+            return error

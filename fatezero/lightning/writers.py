@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from fatezero.errors import UserError
 from fatezero.lightning.modules import EditingModule, Outcome
 from fatezero.output import save_result
+from fatezero.pipeline import FateZero
+from fatezero.types import Clip
 
 
 class ResultWriter(BasePredictionWriter):
@@ -40,19 +42,14 @@ class ResultWriter(BasePredictionWriter):
         """Save the outcomes of one job."""
         editor = cast("EditingModule", pl_module).editor
         for outcome in cast("list[Outcome]", prediction):
-            folder = self._folder / outcome.request.id
             try:
-                if isinstance(outcome.result, UserError):
-                    raise outcome.result
-                save_result(
-                    folder,
-                    outcome.result,
-                    outcome.request,
-                    outcome.fps,
-                    outcome.notes,
-                    editor.backbone,
-                    editor.runtime,
-                )
-                self._report(f"{outcome.request.id}: {folder}")
+                self._save(outcome, editor)
             except UserError as error:
                 self.failures.append((outcome.request.id, str(error)))
+
+    def _save(self, outcome: Outcome, editor: FateZero) -> None:
+        if isinstance(outcome.result, UserError):
+            raise outcome.result
+        folder, clip = self._folder / outcome.request.id, cast("Clip", outcome.clip)
+        save_result(folder, outcome.result, outcome.request, clip.fps, clip.notes, editor.backbone, editor.runtime)
+        self._report(f"{outcome.request.id}: {folder}")

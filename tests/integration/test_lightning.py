@@ -69,7 +69,9 @@ def test_editing_writes_as_it_goes(clip: ClipSpec, golden_folder: Path, tmp_path
     blended = replace(METHOD, blending=MethodConfig().blending)
     module = EditingModule(str(golden_folder / "model"), RuntimeConfig(), report=lambda _: None)
     writer = ResultWriter(tmp_path)
-    data = EditDataModule([job for r in requests for job in group_requests([r], blended)])
+    jobs = group_requests(requests, blended)
+    assert len(jobs) == 2  # the bad word stands beside sound requests of the same clip
+    data = EditDataModule(jobs)
     trainer(callbacks=[writer]).predict(module, data, return_predictions=False)
     assert sorted(p.parent.name for p in tmp_path.glob("*/meta.json")) == ["one", "two"]
     assert [name for name, _ in writer.failures] == ["bad", "gone"]
