@@ -52,4 +52,4 @@ class ResultWriter(BasePredictionWriter):
             raise outcome.result
         folder, clip = self._folder / outcome.request.id, cast("Clip", outcome.clip)
         save_result(folder, outcome.result, outcome.request, clip.fps, clip.notes, editor.backbone, editor.runtime)
-        self._report(f"{outcome.request.id}: {folder}")
+        self._report(f"{outcome.request.id}: {' '.join(clip.notes)}")
