@@ -31,7 +31,6 @@ CHANGES: dict[str, Sequence[str | None]] = {
     "colour": (None, *COLOURS),
     "style": (None, *STYLES),
 }
-CHANGE_SHARES = (0.7, 0.08, 0.12, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class ClipConfig(TrainingConfig):
     """How the judge is trained; its series of pictures is another than the painter's.
 
     Attributes:
-        negatives: altered captions added for each picture.
+        group: pictures of a batch that differ in nothing but their objects, so that objects are told by themselves.
     """
 
     series: int = 2
@@ -47,7 +46,7 @@ class ClipConfig(TrainingConfig):
     batch: int = 64
     weight_decay: float = 0.05
     ema_decay: float = 0.98  # short: the averaged batch statistics must forget how they began
-    negatives: int = 3
+    group: int = 16
 
 
 def model_config() -> dict[str, Any]:
@@ -67,8 +66,8 @@ def model_config() -> dict[str, Any]:
 
 
 def altered(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one of its words changed, mostly the object, which is the hardest to tell: a hard negative."""
-    name = rng.choice(list(CHANGES), p=CHANGE_SHARES)
+    """The scene with its background, colour or style changed: a hard negative."""
+    name = list(CHANGES)[rng.integers(1, len(CHANGES))]
     others = [value for value in CHANGES[name] if value != getattr(scene, name)]
     changed: dict[str, Any] = {name: others[rng.integers(len(others))]}
     return replace(scene, **changed)
@@ -95,26 +94,37 @@ class ClipTraining(PicturebookModule):
     def __init__(self, config: ClipConfig, pool: Sequence[Shard]) -> None:
         super().__init__(config)
         self.pool = pool
+        self.alike: dict[Scene, list[tuple[Shard, int]]] = {}
+        for shard in pool:
+            for row, scene in enumerate(shard.scenes):
+                self.alike.setdefault(replace(scene, object=""), []).append((shard, row))
         self.tokenizer = new_tokenizer()
         self.clip = open_clip.CLIP(**model_config())
         if config.init_from:
             self.clip.load_state_dict(load_file(config.init_from / "open_clip_model.safetensors"))
 
-    def training_step(self, _: Tensor) -> Tensor:
-        """One step on fresh pictures, their captions and altered ones."""
-        rng = self.rng()
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[Scene]]:
+        """This step's pictures, in groups that share background, colour and style."""
         images: list[npt.NDArray[np.uint8]] = []
         scenes: list[Scene] = []
         while len(scenes) < self.config.batch:
             shard = self.pool[int(rng.integers(len(self.pool)))]
-            row = int(rng.integers(len(shard.scenes)))
-            images.append(degrade(shard.images[row], rng))
-            scenes.append(shard.scenes[row])
+            alike = self.alike[replace(shard.scenes[int(rng.integers(len(shard.scenes)))], object="")]
+            for place in rng.integers(len(alike), size=self.config.group):
+                shard, row = alike[place]
+                images.append(degrade(shard.images[row], rng))
+                scenes.append(shard.scenes[row])
+        return np.stack(images), scenes
+
+    def training_step(self, _: Tensor) -> Tensor:
+        """One step on fresh pictures, their captions and an altered one each."""
+        rng = self.rng()
+        images, scenes = self.draw(rng)
         captions = list(dict.fromkeys(scene.caption for scene in scenes))
-        extra = [altered(scene, rng).caption for scene in scenes for _ in range(self.config.negatives)]
+        extra = [altered(scene, rng).caption for scene in scenes]
         everything = captions + [caption for caption in dict.fromkeys(extra) if caption not in captions]
         tokens = self.tokenizer(everything, padding="max_length", return_tensors="pt").input_ids
-        seen = F.normalize(self.clip.encode_image(to_pixels(np.stack(images))), dim=-1)
+        seen = F.normalize(self.clip.encode_image(to_pixels(images)), dim=-1)
         said = F.normalize(self.clip.encode_text(tokens), dim=-1)
         logits = self.clip.logit_scale.exp().clamp(max=100) * seen @ said.T
         truth = torch.tensor([everything.index(scene.caption) for scene in scenes])
