@@ -94,7 +94,8 @@ def score(clip: EditedClip, metrics: Sequence[Metric], models: Models) -> list[S
     }
     present = clip.versions()
     streamed = [m for m in metrics if m.of_chunk is not None and all(need in present for need in m.needs)]
-    values: dict[str, list[Tensor]] = {metric.id: [] for metric in streamed}
+    # plain numbers: thousands of small tensors would pin the memory freed around them
+    values: dict[str, list[float]] = {metric.id: [] for metric in streamed}
     frames = 0
     for chunk in chunks(clip, models):
         frames += len(chunk.frames["edited"]) - chunk.overlap
@@ -102,14 +103,14 @@ def score(clip: EditedClip, metrics: Sequence[Metric], models: Models) -> list[S
             view.add(chunk)
         for metric in streamed:
             assert metric.of_chunk is not None
-            values[metric.id].append(metric.of_chunk(chunk).cpu())
+            values[metric.id].extend(metric.of_chunk(chunk).tolist())
     wholes = {name: view.whole(clip, models) for name, view in encoded.items()}
     scores = []
     for metric in metrics:
         if metric.of_clip is not None:
             each = metric.of_clip(wholes[str(metric.model)]).reshape(-1)
         elif metric.id in values:
-            each = torch.cat(values[metric.id])
+            each = torch.tensor(values[metric.id], dtype=torch.float64)
         else:
             missing = next(need for need in metric.needs if need not in present)
             scores.append(Score(metric.id, None, 0, frames, MISSING[missing], ""))
