@@ -18,9 +18,10 @@ from fatezero.attention.spatiotemporal import Chunk
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, choose_device, choose_dtype, join
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import Denoiser, video_denoiser
+from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import invert
 from fatezero.editing import edit, plan_edit
+from fatezero.errors import UserError
 from fatezero.options import BenchOptions
 from fatezero.pipeline import peak_memory
 from fatezero.planning import Shapes, bytes_per_step, choose_backend
@@ -99,16 +100,11 @@ def _run_method(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, r
     steps = schedule(backbone.scheduler_config, method.steps)
     plan = plan_edit(backbone, method, steps, SOURCE, TARGET, EDITED_WORDS)
     with video_denoiser(backbone, method, len(clean), runtime.chunk) as denoiser:
-        choice = choose_backend(runtime, plan.needs, _shapes(backbone, denoiser, clean), backbone.device)
+        choice = choose_backend(runtime, plan.needs, Shapes.of(denoiser, clean, method), backbone.device)
         keeping = choice.keeping(plan.needs, backbone.device)
         downsampling = method.blending.mask_downsampling if method.blending else None
         trajectory = invert(denoiser, clean, SOURCE, steps, downsampling, keeping)
         edit(denoiser, plan, trajectory.latents[-1], trajectory)
-
-
-def _shapes(backbone: Backbone, denoiser: Denoiser, clean: torch.Tensor) -> Shapes:
-    size = (clean.shape[-2], clean.shape[-1])
-    return Shapes(backbone.sites, size, denoiser.chunks, 2, 0, backbone.context, backbone.dtype.itemsize)
 
 
 @torch.no_grad()
@@ -182,7 +178,13 @@ def _print_peak_memory(options: BenchOptions) -> None:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_measure_peak, args=(replace(options, frames=length, steps=2), sender))
         process.start()
-        loaded, peak, latents = receiver.recv()
+        sender.close()  # so that a killed process ends the wait
+        try:
+            loaded, peak, latents = receiver.recv()
+        except EOFError as error:
+            raise UserError(
+                f"The process that measured {length} frames was killed, by lack of memory most likely."
+            ) from error
         process.join()
         above = f"{(peak - loaded) / MB:6.0f} MB above the loaded model, of which latents {latents / MB:.1f} MB"
         print(f"  {length:5d} frames: {peak / MB:8.0f} MB, {above}")

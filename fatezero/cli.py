@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fatezero_eval.evaluate import Evaluation
 
 LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths", "--metrics")
+NUMBERS = ("--key_frames", "--lengths")  # of these, the lists that may hold numbers
 TRAININGS = {
     "autoencoder": "train Picturebook's autoencoder",
     "text-to-image": "train Picturebook's text-to-image model",
@@ -71,14 +72,17 @@ def _underscored(word: str) -> str:
 
 
 def _gathered(words: list[str]) -> list[str]:
-    """--edited_words a b as --edited_words=["a", "b"], and likewise for the other lists."""
+    """--edited_words a b, or --edited_words=a, as --edited_words=["a", "b"], and likewise for the other lists."""
     gathered: list[str] = []
     while words:
         word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name in LISTS and equals and not value.startswith("["):
+            word, words = name, [value, *words]
         values: list[str | int] = []
         while word in LISTS and words and not words[0].startswith(("--", "[")):
             value = words.pop(0)
-            values.append(int(value) if value.lstrip("-").isdigit() else value)
+            values.append(int(value) if word in NUMBERS and value.lstrip("-").isdigit() else value)
         gathered.append(f"{word}={json.dumps(values)}" if values else word)
     return gathered
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from fatezero import picturebook
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest, request_from_json
+from fatezero.diffusion.backbone import choose_device
 from fatezero.diffusion.checkpoint import checkpoint_folder, native_size
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import EditDataModule, group_requests, sized
@@ -42,7 +43,7 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig) -> 
     if jobs:
         places = {request.id: f"[{i + 1}/{len(requests)}] {request.id}" for i, request in enumerate(requests)}
         module = EditingModule(options.model, runtime, lambda name: StepBar(places[name]), tqdm.write)
-        _predict(module, EditDataModule(jobs), writer)
+        _predict(module, EditDataModule(jobs), writer, choose_device(runtime.device).type)
     failures = [*unreadable, *writer.failures]
     for name, reason in failures:
         print(f"fatezero: {name}: {reason}", file=sys.stderr)
@@ -59,11 +60,15 @@ def _requests(options: EditOptions) -> Sequence[EditRequest]:
     if options.manifest is not None:
         if given:
             raise UserError(f"--{given[0]} and --manifest were both given: a manifest names its own clips and prompts.")
+        _refuse(options, ("id", "seed", "edited_words", "target_words"), "--manifest, which states its own")
         return [
             _with_clip_options(request, options) for request in read_manifest(options.manifest, options.root).requests
         ]
+    if options.root is not None:
+        raise UserError("--root was given without --manifest, whose clip paths it is for.")
     if not given:
-        return (_demo(options),)
+        _refuse(options, ("id", "seed", "edited_words", "target_words"), "the shipped clip's own; give --clip as well")
+        return (_with_clip_options(picturebook.DEMO, options),)
     missing = [name for name in single if name not in given]
     if missing:
         raise UserError(f"--{missing[0]} is missing: one edit needs --clip, --source and --target.")
@@ -96,10 +101,11 @@ def _with_clip_options(request: EditRequest, options: EditOptions) -> EditReques
     return replace(request, clip=replace(request.clip, **given))
 
 
-def _demo(options: EditOptions) -> EditRequest:
-    if options.edited_words or options.target_words:
-        raise UserError("--edited-words was given without --clip, --source and --target, whose words they would be.")
-    return picturebook.DEMO
+def _refuse(options: EditOptions, names: Sequence[str], beside: str) -> None:
+    """No option is passed over in silence."""
+    for field in fields(EditOptions):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name.replace('_', '-')} was given beside {beside}.")
 
 
 def _at_native_size(
@@ -116,13 +122,13 @@ def _at_native_size(
     return ready, unreadable
 
 
-def _predict(module: EditingModule, data: EditDataModule, writer: ResultWriter) -> None:
+def _predict(module: EditingModule, data: EditDataModule, writer: ResultWriter, device: str) -> None:
     from lightning import Trainer  # noqa: PLC0415
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
     trainer = Trainer(
-        accelerator="auto",
+        accelerator=device,
         devices=1,
         logger=False,
         enable_checkpointing=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from fatezero.errors import UserError
@@ -68,7 +68,10 @@ def _packages() -> Iterator[Finding]:
         "torchmetrics",
         "wandb",
     ):
-        yield True, f"{package} {version(package)}"
+        try:
+            yield True, f"{package} {version(package)}"
+        except PackageNotFoundError:
+            yield False, f"{package}: not installed; pip install {package.replace('_', '-')}"
 
 
 def _decoders() -> Iterator[Finding]:

@@ -114,14 +114,26 @@ def plan_edit(
             self_steps=active_steps(method.fusion.self_window, count),
             cross=cross_mixes(method.fusion, source, target, backbone.context, count),
         )
+    _tokens_of(target, target_words)  # a word that is not in its prompt is a mistake, used or not
     if method.blending is not None and edited_words:
         plan = _with_blending(plan, method.blending, source, edited_words, target_words)
     return plan
 
 
 def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:
-    """Names of the layers that are fused: those at the downsampling of `fusion.min_downsampling` or coarser."""
-    return frozenset(site.name for site in backbone.sites if site.downsampling >= fusion.min_downsampling)
+    """Names of the layers that are fused: those at the downsampling of `fusion.min_downsampling` or coarser.
+
+    Raises:
+        UserError: if the UNet has none.
+    """
+    sites = frozenset(site.name for site in backbone.sites if site.downsampling >= fusion.min_downsampling)
+    if not sites:
+        there = sorted({site.downsampling for site in backbone.sites})
+        raise UserError(
+            f"{backbone.name} has no attention at downsampling {fusion.min_downsampling} or coarser: set "
+            f"fusion.min_downsampling to one of {there}, or fusion to null."
+        )
+    return sites
 
 
 def _with_blending(
@@ -141,9 +153,14 @@ def _with_blending(
         plan,
         blending=blending,
         latent_steps=latent_steps,
-        source_tokens=tuple(token for word in edited_words for token in source.tokens_of(word)),
-        target_tokens=tuple(token for word in target_words for token in plan.target.tokens_of(word)),
+        source_tokens=_tokens_of(source, edited_words),
+        target_tokens=_tokens_of(plan.target, target_words),
     )
+
+
+def _tokens_of(prompt: Prompt, words: tuple[str, ...]) -> tuple[int, ...]:
+    """Positions of the words' tokens, each once, however the words overlap."""
+    return tuple(dict.fromkeys(token for word in words for token in prompt.tokens_of(word)))
 
 
 def edit(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
 
@@ -14,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fatezero.blending.mask import WordMask, word_attention
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
 from fatezero.diffusion.ddim import Step, move, schedule
-from fatezero.diffusion.denoiser import Denoiser, video_denoiser
+from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import Trajectory, invert
 from fatezero.editing import EditPlan, EditStep, edit, plan_edit
 from fatezero.errors import UserError
@@ -27,6 +27,7 @@ from fatezero.planning import GB, Choice, Shapes, choose_backend
 from fatezero.settings import recommended_method
 from fatezero.types import Frames
 
+Basis = tuple[object, ...]  # see `Target.basis`
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -42,7 +43,7 @@ class Target:
         prompt: describes the clip as it should become.
         edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
         target_words: words of this prompt that stand for them; needed to blend latents by both.
-        seed: of SDEdit's noise.
+        seed: of a sampled posterior and of SDEdit's noise.
         method: the configuration.
     """
 
@@ -52,6 +53,20 @@ class Target:
     seed: int = 0
     method: MethodConfig
 
+    @property
+    def basis(self) -> Basis:
+        """What the inversion depends on: targets of one clip and source prompt that agree in it share one."""
+        method = self.method
+        return (
+            method.steps,
+            method.key_frames,
+            method.key_frames_min_width,
+            method.norm_scope,
+            self.seed if method.posterior == "sample" else None,
+            method.blending.mask_downsampling if method.blending else None,
+            method.sdedit_strength,
+        )
+
 
 @dataclass(frozen=True)
 class Inversion:
@@ -60,18 +75,20 @@ class Inversion:
     Attributes:
         source_frames: uint8 F,H,W,3.
         prompt: the source prompt.
+        basis: what of the edits' configuration it was made with.
         clean: F,C,h,w latents of the frames.
         trajectory: None where no edit needs one (SDEdit).
-        choice: how the source's attention is kept.
+        choice: how the source's attention is kept; None where no edit needs it.
         chunk: frames in one UNet call, as in `RuntimeConfig`.
         seconds: of encoding and inverting.
     """
 
     source_frames: Frames
     prompt: str
+    basis: Basis
     clean: Tensor
     trajectory: Trajectory | None
-    choice: Choice
+    choice: Choice | None
     chunk: int | None
     seconds: dict[str, float]
 
@@ -103,7 +120,7 @@ class EditResult:
             nothing was blended.
         attention: by edited word, float F,m,n in [0, 1]: its cross-attention in the source, averaged over the
             steps, over each frame's maximum.
-        choice: how the source's attention was kept.
+        choice: how the source's attention was kept; None where it was not needed.
         bytes_kept: between inversion and edit.
         seconds: by stage.
         peak_memory_bytes: of the process on the CPU, of the allocator on CUDA.
@@ -116,7 +133,7 @@ class EditResult:
     latents: Tensor
     masks: npt.NDArray[np.float32] | None
     attention: dict[str, npt.NDArray[np.float32]]
-    choice: Choice
+    choice: Choice | None
     bytes_kept: dict[str, int]
     seconds: dict[str, float]
     peak_memory_bytes: int
@@ -212,8 +229,15 @@ class FateZero:
         Raises:
             UserError: for frames, words or settings that do not fit.
         """
-        method = targets[0].method
+        method, basis = targets[0].method, targets[0].basis
+        if any(target.basis != basis for target in targets):
+            raise UserError(
+                "These edits cannot share an inversion: their steps, key frames, norm scope, posterior (or its seed), "
+                "mask layers or SDEdit strengths differ. Invert once for each."
+            )
         _check_frames(frames)
+        if self.backbone.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.backbone.device)
         plans = [self.plan(prompt, target) for target in targets]
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(targets[0].seed) if method.posterior == "sample" else None
@@ -221,8 +245,11 @@ class FateZero:
         encoded = time.perf_counter()
         with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk) as denoiser:
             needs = reduce(or_, (plan.needs for plan in plans))
-            choice = choose_backend(self.runtime, needs, self._shapes(denoiser, clean, method), self.backbone.device)
-            source = str(choice) if needs else "the source's attention is not needed"
+            choice = None
+            if needs:
+                shapes = Shapes.of(denoiser, clean, method)
+                choice = choose_backend(self.runtime, needs, shapes, self.backbone.device)
+            source = choice or "the source's attention is not needed"
             self._report(f"{len(frames)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
             trajectory = None
             if method.sdedit_strength is None:
@@ -232,11 +259,11 @@ class FateZero:
                     prompt,
                     schedule(self.backbone.scheduler_config, method.steps),
                     method.blending.mask_downsampling if method.blending else None,
-                    choice.keeping(needs, self.backbone.device) if needs else None,
+                    choice.keeping(needs, self.backbone.device) if choice else None,
                     lambda i: progress("inversion", i + 1, method.steps),
                 )
         seconds = {"encode": encoded - started, "inversion": time.perf_counter() - encoded}
-        inversion = Inversion(frames, prompt, clean, trajectory, choice, self.runtime.chunk, seconds)
+        inversion = Inversion(frames, prompt, basis, clean, trajectory, choice, self.runtime.chunk, seconds)
         self._report("kept " + ", ".join(f"{name} {kept / GB:.3f} GB" for name, kept in inversion.bytes_kept.items()))
         return inversion
 
@@ -244,6 +271,13 @@ class FateZero:
     def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
         """Edit a clip from its inversion."""
         plan = self.plan(inversion.prompt, target)
+        if target.basis != inversion.basis or (plan.needs and inversion.choice is None):
+            raise UserError(
+                "This edit needs another inversion: invert with its own steps, key frames, norm scope, posterior (and "
+                "its seed), mask layers, SDEdit strength and fusion."
+            )
+        if target.method.blending and not target.edited_words:
+            self._report("nothing is blended: no edited words were given")
         masks = _MaskAverage(inversion.source_frames.shape[1:3])
         started = time.perf_counter()
 
@@ -293,18 +327,6 @@ class FateZero:
         noise = torch.randn(inversion.clean.shape, generator=generator, dtype=torch.float32).to(inversion.clean)
         return move(inversion.clean, noise, 1.0, plan.steps[-1].alpha_noisy)
 
-    def _shapes(self, denoiser: Denoiser, clean: Tensor, method: MethodConfig) -> Shapes:
-        chained = denoiser.positions[0] is not None
-        return Shapes(
-            self.backbone.sites,
-            (clean.shape[-2], clean.shape[-1]),
-            denoiser.chunks,
-            len(method.key_frames) if chained else 1,
-            method.key_frames_min_width,
-            self.backbone.context,
-            self.backbone.dtype.itemsize,
-        )
-
     def _attention(self, inversion: Inversion, target: Target) -> dict[str, npt.NDArray[np.float32]]:
         if inversion.trajectory is None or inversion.trajectory.cross_maps is None:
             return {}
@@ -337,27 +359,26 @@ class _MaskAverage:
     def add(self, step: EditStep) -> None:
         used: list[WordMask] = [step.attention_mask] if step.attention_mask else list(step.latent_masks)
         if used:
-            free = torch.stack([mask.hard(self._size) for mask in used]).any(0).float().cpu()
+            rows, columns = used[0].attention.shape[-2:]
+            free = torch.stack([mask.hard((rows, columns)) for mask in used]).any(0).float().cpu()
             self._sum = free if self._sum is None else self._sum + free
             self._steps += 1
 
     def mean(self) -> npt.NDArray[np.float32] | None:
-        return None if self._sum is None else (self._sum / self._steps).numpy()
+        if self._sum is None:
+            return None
+        # Enlarging the average equals averaging enlarged masks, for a fraction of the memory.
+        share: npt.NDArray[np.float32] = interpolate(self._sum[:, None] / self._steps, self._size, mode="nearest")[
+            :, 0
+        ].numpy()
+        return share
 
 
 def peak_memory(device: torch.device) -> int:
     """Peak bytes so far: of CUDA's allocator, else the process's resident set."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    import resource  # noqa: PLC0415  (not on Windows)
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
-
-
-def method_of_inversion(method: MethodConfig) -> MethodConfig:
-    """The method with everything taken out that the inversion does not depend on: equal values share an inversion."""
-    blending = (
-        None
-        if method.blending is None
-        else replace(type(method.blending)(), mask_downsampling=method.blending.mask_downsampling)
-    )
-    return replace(method, guidance_scale=1.0, fusion=None, blending=blending)

@@ -9,11 +9,13 @@ from typing import Literal
 
 import psutil
 import torch
+from torch import Tensor
 
 from fatezero.attention.sites import Site
 from fatezero.attention.spatiotemporal import Chunk
 from fatezero.attention.store import Backend, DiskStore, KeepMaps, KeepQueriesAndKeys, MemoryStore, Store
-from fatezero.config import RuntimeConfig
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.diffusion.denoiser import Denoiser
 from fatezero.diffusion.inversion import Keeping, Needs
 from fatezero.errors import UserError
 
@@ -41,6 +43,20 @@ class Shapes:
     key_frames_min_width: int
     context: int
     itemsize: int
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, latents: Tensor, method: MethodConfig) -> Shapes:
+        """The shapes of a denoiser at work on latents F,C,h,w."""
+        backbone, spread = denoiser.backbone, denoiser.positions[0] is not None
+        return cls(
+            backbone.sites,
+            (latents.shape[-2], latents.shape[-1]),
+            denoiser.chunks,
+            len(method.key_frames) if spread else 1,
+            method.key_frames_min_width,
+            backbone.context,
+            backbone.dtype.itemsize,
+        )
 
 
 def bytes_per_step(

@@ -185,6 +185,12 @@ def cross_mixes(
     for word, factor in fusion.reweight.items():
         reweight[list(target.tokens_of(word))] = factor
     alpha = _word_alpha(fusion.cross_window, fusion.word_windows, target, context, steps)
+    for word in fusion.reweight:
+        if not alpha[:, list(target.tokens_of(word))].any():
+            raise UserError(
+                f"fusion.reweight has no effect on {word!r}, whose cross-attention is fused at no step: open "
+                "fusion.cross_window, or a window of its own in fusion.word_windows."
+            )
     return tuple(_mix(word_map, reweight, row) for row in alpha)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -62,8 +63,9 @@ class CrossMix:
 
 def probabilities(queries: Tensor, keys: Tensor) -> Tensor:
     """softmax(Q Kᵀ / sqrt(D)) in at least float32: F,H,Q,K."""
-    scores = queries.mul(queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-    return (scores.float() if scores.element_size() < 4 else scores).softmax(-1)
+    precise = torch.promote_types(queries.dtype, torch.float32)
+    scores = queries.to(precise).mul(queries.shape[-1] ** -0.5) @ keys.to(precise).transpose(-1, -2)
+    return scores.softmax(-1)
 
 
 def fuse_self_attention(edited: QueriesAndKeys, source: AttentionMap, values: Tensor, mask: Tensor | None) -> Tensor:

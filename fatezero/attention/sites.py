@@ -71,6 +71,8 @@ def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -
         and attention.spatial_norm is None
         and attention.norm_q is None
         and attention.norm_k is None
+        and not attention.norm_cross
+        and attention.scale_qk
         and not attention.residual_connection
         and attention.rescale_output_factor == 1.0
         and attention.added_kv_proj_dim is None

@@ -12,12 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fatezero.attention.fusion import AttentionMap, Probabilities, QueriesAndKeys, probabilities
 from fatezero.attention.sites import Site
 from fatezero.attention.spatiotemporal import spread
+from fatezero.errors import UserError
 
 Recording = dict[str, Tensor]  # "<site>/<what>" -> tensor
 Key = tuple[int, int]  # inversion step, chunk
@@ -71,7 +73,7 @@ class KeepQueriesAndKeys:
         """Queries of all frames; keys of all frames, or of the prompt."""
         return {
             f"{site.name}/queries": queries,
-            f"{site.name}/keys": keys if site.kind == "self" else keys[:1],
+            f"{site.name}/keys": keys if site.kind == "self" else keys[:1].clone(),
         }
 
     def source_map(self, recording: Recording, site: Site, key_positions: Tensor | None) -> AttentionMap:
@@ -150,7 +152,13 @@ class DiskStore:
 
     def put(self, key: Key, recording: Recording) -> None:
         """Keep a recording."""
-        save_file({name: tensor.cpu().contiguous() for name, tensor in recording.items()}, self._path(key))
+        try:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in recording.items()}, self._path(key))
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"The source's attention cannot be kept in {self._folder.name} ({error}): free some space, point "
+                "TMPDIR elsewhere, or use backend 'recompute'."
+            ) from error
         self.bytes_kept += _bytes(recording)
 
     def get(self, key: Key, device: torch.device) -> Recording:

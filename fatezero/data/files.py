@@ -78,7 +78,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if target.is_dir() and partial.is_dir():  # takes two moves: the old folder steps aside first
             old = target.with_name(f".{target.name}.{os.getpid()}.old")
             target.rename(old)
-            partial.replace(target)
+            try:
+                partial.replace(target)
+            except BaseException:
+                old.rename(target)
+                raise
             shutil.rmtree(old)
         else:
             partial.replace(target)

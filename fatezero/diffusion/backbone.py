@@ -41,6 +41,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype asked for; "auto" is float16 on CUDA and float32 elsewhere."""
     if name == "auto":
         name = "float16" if device.type == "cuda" else "float32"
+    if name == "float64" and device.type == "mps":
+        raise UserError("MPS has no float64: use dtype float32, or device 'cpu'.")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -173,11 +175,13 @@ class Backbone:
         """
         self._check_size(*frames.shape[-2:])
         latents = [self._encode_frame(frame[None], generator) for frame in frames]
-        return torch.cat(latents) * float(self.vae.config.scaling_factor)
+        return self._finite(torch.cat(latents) * float(self.vae.config.scaling_factor))
 
     def _encode_frame(self, frame: Tensor, generator: torch.Generator | None) -> Tensor:
         encoded = self.vae.encode(frame.to(self.device, self.dtype) * 2 - 1)
-        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny has no posterior
+        if not hasattr(encoded, "latent_dist"):
+            if generator is not None:
+                raise UserError(f"The autoencoder of {self.name} has no posterior to sample: set posterior to 'mode'.")
             latents: Tensor = encoded.latents.to(self.latent_dtype)
             return latents
         posterior = encoded.latent_dist
@@ -193,7 +197,15 @@ class Backbone:
         """Frames of latents, one at a time: F,C,h,w to F,3,H,W in [0, 1] on the CPU."""
         scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
         frames = [self.vae.decode(latent[None]).sample.to("cpu", self.latent_dtype) for latent in scaled]
-        return (torch.cat(frames) / 2 + 0.5).clamp(0, 1)
+        return (self._finite(torch.cat(frames)) / 2 + 0.5).clamp(0, 1)
+
+    def _finite(self, x: Tensor) -> Tensor:
+        if not bool(x.isfinite().all()):
+            raise UserError(
+                f"The autoencoder of {self.name} returned NaN or infinity in {self.dtype}: use dtype float32, or check "
+                "the checkpoint."
+            )
+        return x
 
     @torch.no_grad()
     def predict(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fatezero.errors import UserError
+
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -33,16 +35,27 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
 
     Args:
         scheduler_config: the checkpoint's scheduler configuration, of whatever scheduler class.
-        steps: how many, 1..num_train_timesteps.
+        steps: how many.
 
     Returns:
         `steps` moves; the first one leaves the clean latent.
+
+    Raises:
+        UserError: for more steps than half the training levels, or a schedule that ends in pure noise.
     """
     from diffusers import DDIMScheduler  # noqa: PLC0415  (seconds to import)
 
     scheduler = DDIMScheduler.from_config(dict(scheduler_config))
+    levels = int(scheduler.config.num_train_timesteps)
+    if steps > levels // 2:
+        raise UserError(f"steps is {steps}: of the checkpoint's {levels} noise levels take at most {levels // 2}.")
+    if float(scheduler.alphas_cumprod[-1]) == 0:
+        raise UserError(
+            "The checkpoint's schedule ends in pure noise (zero terminal signal), from where DDIM has no way back: "
+            "use one without rescale_betas_zero_snr."
+        )
     scheduler.set_timesteps(steps)
-    stride = scheduler.config.num_train_timesteps // steps
+    stride = levels // steps
 
     def alpha(timestep: int) -> float:
         return float(scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod)

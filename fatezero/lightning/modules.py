@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning import LightningModule
 
 from fatezero.config import RuntimeConfig
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import LoadedJob
-from fatezero.pipeline import EditResult, FateZero, Inversion, Progress, Target, no_progress
+from fatezero.lightning.datamodule import ClipJob, LoadedEdit
+from fatezero.pipeline import EditResult, FateZero, Inversion, Progress, no_progress
 from fatezero.types import Clip, EditRequest
 
-
-class InvertedJob:
-    """A job's inversion, or the reason why there is none.
-
-    (No dataclass: Lightning takes those apart when it returns predictions, and refuses frozen ones.)
-    """
-
-    def __init__(self, loaded: LoadedJob, inversion: Inversion | UserError) -> None:
-        """Hold both together."""
-        self.loaded = loaded
-        self.inversion = inversion
+Made = TypeVar("Made")
 
 
-class Outcome:
+class Outcome(Generic[Made]):
     """What became of a request.
+
+    No dataclass: Lightning takes those apart when it returns predictions, and refuses frozen ones.
 
     Attributes:
         request: what was asked.
-        result: the edit, or the sentence that says why there is none.
+        result: what was made, or the sentence that says why there is nothing.
         clip: the source as it was read.
     """
 
-    def __init__(self, request: EditRequest, result: EditResult | UserError, clip: Clip | UserError) -> None:
+    def __init__(self, request: EditRequest, result: Made | UserError, clip: Clip | UserError) -> None:
         """Hold them together."""
         self.request = request
         self.result = result
@@ -45,7 +38,7 @@ class Outcome:
 
 
 class InversionModule(LightningModule):
-    """Predicts the inversion of a job's clip.
+    """Predicts the inversion behind a request; requests of one job in a row share it.
 
     The networks are loaded by each process for itself, on its own device; nothing is trained, so they are no
     parameters of this module and no strategy wraps them.
@@ -73,6 +66,7 @@ class InversionModule(LightningModule):
         self._runtime = runtime
         self._progress = progress
         self._report = report
+        self._last: tuple[ClipJob, Inversion | UserError] | None = None
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Load the networks on this process's device."""
@@ -82,49 +76,49 @@ class InversionModule(LightningModule):
         runtime = replace(self._runtime, device=device.type)  # type: ignore[arg-type]
         self.editor = FateZero.load(self._checkpoint, runtime, self._report)
 
-    def predict_step(self, batch: LoadedJob, batch_idx: int) -> InvertedJob:  # noqa: ARG002
-        """Invert a job's clip; what the user can mend becomes part of the answer."""
-        return InvertedJob(batch, self.invert(batch, batch.job.targets))
+    def predict_step(self, batch: LoadedEdit, batch_idx: int) -> Outcome[Any]:  # noqa: ARG002
+        """Invert a request's clip."""
+        return Outcome(batch.request, self.invert(batch), batch.clip)
 
-    def invert(self, batch: LoadedJob, targets: Sequence[Target]) -> Inversion | UserError:
-        """Invert a job's clip for some of its targets."""
+    def invert(self, batch: LoadedEdit) -> Inversion | UserError:
+        """The inversion that a request's job shares, made when its first request comes."""
+        if self._last is None or self._last[0] != batch.job:
+            self._last = None  # the last one's memory is free before the next is taken
+            self._last = batch.job, _or_mistake(lambda: self._invert(batch))
+        return self._last[1]
+
+    def _invert(self, batch: LoadedEdit) -> Inversion:
         if isinstance(batch.clip, UserError):
-            return batch.clip
-        first = batch.job.requests[0]
-        try:
-            return self.editor.invert(batch.clip.frames, first.source_prompt, targets, self._progress(first.id))
-        except UserError as error:
-            return error
+            raise batch.clip
+        prompt, progress = batch.request.source_prompt, self._progress(batch.request.id)
+        plans = [_or_mistake(partial(self.editor.plan, prompt, target)) for target in batch.job.targets]
+        pairs = zip(batch.job.targets, plans, strict=True)
+        sound = [target for target, plan in pairs if not isinstance(plan, UserError)]
+        return self.editor.invert(batch.clip.frames, prompt, sound or batch.job.targets, progress)
 
 
 class EditingModule(InversionModule):
-    """Predicts all edits of a job from one inversion."""
+    """Predicts edits, one for each request."""
 
-    def predict_step(self, batch: LoadedJob, batch_idx: int) -> list[Outcome]:  # type: ignore[override]  # noqa: ARG002
-        """Invert a job's clip and edit it once for every request; one that cannot be planned stops no other."""
-        job = batch.job
-        refusals = [self._refusal(request, target) for request, target in zip(job.requests, job.targets, strict=True)]
-        sound = [target for target, refusal in zip(job.targets, refusals, strict=True) if refusal is None]
-        inversion = self.invert(batch, sound) if sound else None
-        outcomes = []
-        for request, target, refusal in zip(job.requests, job.targets, refusals, strict=True):
-            result = refusal or self._edit(inversion, request, target)
-            outcomes.append(Outcome(request, result, batch.clip))
-        return outcomes
+    def predict_step(self, batch: LoadedEdit, batch_idx: int) -> Outcome[Any]:  # noqa: ARG002
+        """Edit a request's clip from its job's inversion."""
+        return Outcome(batch.request, _or_mistake(lambda: self._edit(batch)), batch.clip)
 
-    def _refusal(self, request: EditRequest, target: Target) -> UserError | None:
-        try:
-            self.editor.plan(request.source_prompt, target)
-        except UserError as error:
-            return error
-        return None
+    def _edit(self, batch: LoadedEdit) -> EditResult:
+        inversion = self.invert(batch)
+        if isinstance(inversion, UserError):
+            raise inversion
+        return self.editor.edit_inverted(inversion, batch.target, self._progress(batch.request.id))
 
-    def _edit(
-        self, inversion: Inversion | UserError | None, request: EditRequest, target: Target
-    ) -> EditResult | UserError:
-        if not isinstance(inversion, Inversion):
-            return cast("UserError", inversion)
-        try:
-            return self.editor.edit_inverted(inversion, target, self._progress(request.id))
-        except UserError as error:
-            return error
+
+def _or_mistake(make: Callable[[], Made]) -> Made | UserError:
+    """What is made, or the sentence that says why not: one request's mistake stops no other."""
+    try:
+        return make()
+    except UserError as error:
+        return error
+    except torch.OutOfMemoryError:
+        return UserError(
+            "The device ran out of memory: take fewer frames or a smaller size, chunks (norm_scope 'frame'), or keep "
+            "less there (store 'host', backend 'recompute')."
+        )

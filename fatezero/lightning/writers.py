@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from fatezero.errors import UserError
 from fatezero.lightning.modules import EditingModule, Outcome
 from fatezero.output import save_result
-from fatezero.pipeline import FateZero
+from fatezero.pipeline import EditResult, FateZero
 from fatezero.types import Clip
 
 
@@ -39,15 +39,14 @@ class ResultWriter(BasePredictionWriter):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int,  # noqa: ARG002
     ) -> None:
-        """Save the outcomes of one job."""
-        editor = cast("EditingModule", pl_module).editor
-        for outcome in cast("list[Outcome]", prediction):
-            try:
-                self._save(outcome, editor)
-            except UserError as error:
-                self.failures.append((outcome.request.id, str(error)))
+        """Save the outcome of one request."""
+        outcome = cast("Outcome[EditResult]", prediction)
+        try:
+            self._save(outcome, cast("EditingModule", pl_module).editor)
+        except UserError as error:
+            self.failures.append((outcome.request.id, str(error)))
 
-    def _save(self, outcome: Outcome, editor: FateZero) -> None:
+    def _save(self, outcome: Outcome[EditResult], editor: FateZero) -> None:
         if isinstance(outcome.result, UserError):
             raise outcome.result
         folder, clip = self._folder / outcome.request.id, cast("Clip", outcome.clip)

@@ -76,10 +76,10 @@ def altered(scene: Scene, rng: np.random.Generator) -> Scene:
 def degrade(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """The picture at IMAGE size, a little blurred, noisy, lighter or darker, so that small faults do not sway."""
     degraded = cv2.resize(image, (IMAGE, IMAGE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    if rng.random() < 0.5:
+    if rng.random() < 0.25:
         degraded = cv2.GaussianBlur(degraded, (0, 0), rng.uniform(0.3, 0.8))
-    degraded = degraded + rng.normal(0, 1, degraded.shape).astype(np.float32) * rng.uniform(0, 8)
-    shaded = np.clip(degraded * rng.uniform(0.93, 1.07) + rng.uniform(-8, 8), 0, 255)
+    degraded = degraded + rng.normal(0, 1, degraded.shape).astype(np.float32) * rng.uniform(0, 4)
+    shaded = np.clip(degraded * rng.uniform(0.97, 1.03) + rng.uniform(-4, 4), 0, 255)
     return np.asarray(shaded, np.uint8)
 
 

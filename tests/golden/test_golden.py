@@ -252,17 +252,18 @@ def test_float64_equals_the_original(
         compare(case, run_case(backbone64, case, keep), (1e-5, 1e-5, 1e-5, 1e-5), wrong_mask_pixels=0)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "z_maps" else pytest.mark.slow) for n in NAMES])
+@pytest.mark.parametrize(("name", "backend"), _cases())
 def test_float32_is_as_near_as_the_originals_own(
-    name: str, backbone32: Backbone, monkeypatch: pytest.MonkeyPatch
+    name: str, backend: str, backbone32: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = read_case(name)
+    keep = {"recompute": None, "qk": KeepQueriesAndKeys, "maps": KeepMaps}[backend]
     inversion, first, edited, decoded = (10 * x for x in FLOAT32_OF_THE_ORIGINAL[name])
     with bugs_of_the_original(case, backbone32, monkeypatch):
         # A soft mask within rounding of the threshold may fall on either side.
         compare(
             case,
-            run_case(backbone32, case, KeepQueriesAndKeys),
+            run_case(backbone32, case, keep),
             (inversion, first, edited, decoded),
             wrong_mask_pixels=2,
         )
@@ -295,6 +296,6 @@ def test_recorded_maps_equal_the_originals(backbone64: Backbone) -> None:
             _close(recording[f"{names[int(layer)]}/maps"], torch.from_numpy(theirs[key]).double(), 1e-5)
 
 
-def test_masks_take_numbers_not_names() -> None:
-    """The mask of a frame without attention is empty, not NaN."""
+def test_the_mask_of_a_frame_without_attention_is_empty() -> None:
+    """And not NaN."""
     assert not WordMask(torch.zeros(1, 4, 4), threshold=0.3).hard((8, 8)).any()

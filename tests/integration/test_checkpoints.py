@@ -58,7 +58,8 @@ def test_autoencoder_tiny(golden_folder: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     tiny_pipeline(golden_folder, vae=vae).save_pretrained(tmp_path)
     edit(tmp_path)
-    np.testing.assert_array_equal(edit(tmp_path, posterior="sample"), edit(tmp_path))  # it has no posterior
+    with pytest.raises(UserError, match="no posterior to sample"):
+        edit(tmp_path, posterior="sample")
 
 
 def test_autoencoder_tiny_is_scaled_as_diffusers_does(golden_folder: Path, tmp_path: Path) -> None:
@@ -93,6 +94,13 @@ def test_other_networks_are_refused(changes: Any, complaint: str, golden_folder:
     tiny_pipeline(golden_folder, unet=tiny_unet(**changes)).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=complaint):
         FateZero.load(str(tmp_path), QUIET)
+
+
+def test_a_schedule_that_ends_in_pure_noise_is_refused(golden_folder: Path, tmp_path: Path) -> None:
+    scheduler = DDIMScheduler.from_pretrained(golden_folder / "model" / "scheduler", rescale_betas_zero_snr=True)
+    tiny_pipeline(golden_folder, scheduler=scheduler).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="pure noise"):
+        edit(tmp_path)
 
 
 def test_other_predictions_are_refused(golden_folder: Path, tmp_path: Path) -> None:

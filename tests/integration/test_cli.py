@@ -77,7 +77,8 @@ def test_an_edit_leaves_everything_a_person_wants(edit: Callable[..., int], tmp_
     assert meta["request"]["target_prompt"] == TARGET
     assert meta["config"]["steps"] == 2
     assert len(meta["checkpoint"]["digest"]) == 64
-    assert meta["source_attention"]["predicted_bytes"] == meta["source_attention"]["kept_bytes"]["attention"]
+    assert meta["source_attention"]["backend"] == "qk"
+    assert meta["source_attention"]["predicted"] == meta["kept_bytes"]["attention"]
     assert {"torch", "diffusers", "python"} <= meta["versions"].keys()
     assert meta["timings"].keys() == {"encode", "inversion", "editing", "decode"}
     assert meta["peak_memory_bytes"] > 0
@@ -123,6 +124,8 @@ def test_one_bad_clip_does_not_stop_the_others(
     ]
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
     manifest = tmp_path / "manifest.jsonl"
+    assert edit(manifest=manifest, clip=None, source=None, target=None, seed=3) == 1
+    assert "--seed was given beside" in capsys.readouterr().err
     assert edit(manifest=manifest, clip=None, source=None, target=None) == 1
     assert (tmp_path / "run/fatezero/square/meta.json").is_file()
     assert not (tmp_path / "run/fatezero/torn").exists()
@@ -148,6 +151,12 @@ def test_one_bad_clip_does_not_stop_the_others(
         ({"target": None}, "--target is missing"),
         ({"frames": 9}, "9"),
         ({"memory_gb": 0, "backend": "maps"}, "'maps' would keep"),
+        ({"device": "mps"}, "'mps' is not available"),
+        ({"steps": 1000}, "take at most 500"),
+        ({"fusion.min_downsampling": 16}, "downsampling 16 or coarser"),
+        ({"fusion.cross_window": "null", "fusion.reweight": "{car: 2}"}, "no effect on 'car'"),
+        ({"target_words": "bus"}, "'bus' is not a word"),
+        ({"root": "."}, "--root"),
         ({"blending.mask_downsampling": 3, "edited_words": "[jeep]"}, "downsampling 3"),
     ],
 )
@@ -270,7 +279,9 @@ def test_an_interrupted_run_leaves_no_half_result(golden_folder: Path, clip: Pat
     assert process.stderr is not None
     said = ""
     while "inversion" not in said:  # the bar has started, so the work has
-        said += process.stderr.read(1)
+        character = process.stderr.read(1)
+        assert character, said
+        said += character
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)

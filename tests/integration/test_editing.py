@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-import fatezero.attention.fusion as fusion_module
-import fatezero.attention.store as store_module
+from fatezero.attention.store import KeepMaps, KeepQueriesAndKeys, MemoryStore
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
 from fatezero.diffusion.denoiser import Branch, video_denoiser
-from fatezero.diffusion.inversion import invert
+from fatezero.diffusion.inversion import Keeping, Needs, invert
 from fatezero.errors import UserError
 from fatezero.pipeline import EditResult, FateZero, Target
 from fatezero.types import Frames
@@ -87,7 +86,7 @@ def test_the_method_does_something(backbone32: Backbone, reference: EditResult) 
         {"norm_scope": "clip"},
         {"guidance_scale": 1.0},
         {"fusion": replace(FULL.fusion, self_window=None)},  # type: ignore[type-var]
-        {"fusion": replace(FULL.fusion, cross_window=None)},  # type: ignore[type-var]
+        {"fusion": replace(FULL.fusion, cross_window=None, reweight={})},  # type: ignore[type-var]
         {"fusion": replace(FULL.fusion, word_windows={"car": (0.5, 1.0)})},  # type: ignore[type-var]
         {"blending": replace(FULL.blending, latent_words="source")},  # type: ignore[type-var]
         {"blending": replace(FULL.blending, latent_window=None)},  # type: ignore[type-var]
@@ -121,34 +120,57 @@ def test_the_unet_is_put_back(backbone32: Backbone) -> None:
     assert {name: id(module) for name, module in backbone32.unet.named_modules()} == modules
 
 
-@pytest.mark.parametrize("backend", ["recompute", "qk"])
-def test_no_self_attention_map_is_made(backend: Any, backbone32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only maps are the small cross maps that masks are made of."""
-    made: list[torch.Size] = []
+class WatchSoftmax(TorchDispatchMode):
+    """Notes the shape of every softmax that PyTorch computes; scaled-dot-product attention on the CPU computes none."""
 
-    def watched(queries: Tensor, keys: Tensor) -> Tensor:
-        maps = fusion_module.probabilities(queries, keys)
-        made.append(maps.shape)
-        return maps
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
 
-    monkeypatch.setattr(store_module, "probabilities", watched)
-    run(backbone32, replace(FULL, steps=2), backend=backend)
-    assert made
-    assert {shape[-1] for shape in made} == {77}
-    assert {shape[-2] for shape in made} == {2 * 3}  # 64 x 96 pixels, 8 x 12 latents, masks at a quarter of them
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._softmax.default:
+            self.shapes.add(tuple(args[0].shape[-2:]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("backend", "extra"), [("recompute", set()), ("qk", set()), ("maps", {(24, 48), (24, 77)})])
+def test_no_self_attention_map_is_made(backend: Any, extra: set[Any], backbone32: Backbone) -> None:
+    """The only maps are the small cross maps that masks are made of; `maps` shows that others would be seen."""
+    with WatchSoftmax() as watch:
+        run(backbone32, replace(FULL, steps=2), backend=backend)
+    assert (2 * 3, 77) in watch.shapes  # 64 x 96 pixels, 8 x 12 latents, masks at a quarter of them
+    assert extra <= watch.shapes
+    assert extra or watch.shapes == {(2 * 3, 77)}
 
 
 @pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_predicted_bytes_are_the_kept_bytes(backend: Any, chunk: int | None, backbone32: Backbone) -> None:
     result = run(backbone32, replace(ANCHORED, key_frames_min_width=16), backend=backend, chunk=chunk)
+    assert result.choice is not None
     assert result.choice.predicted == result.bytes_kept["attention"]
     assert (result.choice.predicted == 0) == (backend == "recompute")
 
 
+@pytest.mark.parametrize("backend", [KeepQueriesAndKeys(), KeepMaps()])
+def test_kept_bytes_are_all_that_is_held(backend: Any, backbone32: Backbone) -> None:
+    """No recording is a view that keeps a larger tensor alive."""
+    sites = frozenset(site.name for site in backbone32.sites)
+    keeping = Keeping(backend, MemoryStore(torch.device("cpu")), Needs(sites, frozenset({0}), frozenset({0})))
+    method = replace(FULL, steps=1, blending=None)
+    with video_denoiser(backbone32, method, 4, None) as denoiser, torch.no_grad():
+        invert(denoiser, torch.zeros(4, 4, 8, 8), SOURCE, schedule(backbone32.scheduler_config, 1), keeping=keeping)
+    recording = keeping.store.get((0, 0), torch.device("cpu"))
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in recording.values()}
+    assert sum(held.values()) == keeping.store.bytes_kept
+
+
 def test_the_budget_decides(backbone32: Backbone) -> None:
-    assert run(backbone32, FULL, memory_gb=1.0).choice.backend == "qk"
-    assert run(backbone32, FULL, memory_gb=0.0).choice.backend == "recompute"
+    for budget, backend in ((1.0, "qk"), (0.0, "recompute")):
+        choice = run(backbone32, FULL, memory_gb=budget).choice
+        assert choice is not None
+        assert choice.backend == backend
+    assert run(backbone32, replace(FULL, fusion=None)).choice is None
     with pytest.raises(UserError, match="'maps' would keep"):
         run(backbone32, FULL, memory_gb=0.0, backend="maps")
 
@@ -174,6 +196,15 @@ def test_an_inversion_that_kept_too_little_is_refused(backbone32: Backbone) -> N
     inversion = editor.invert(clip(), SOURCE, [Target(prompt=TARGET, method=plain)])
     with pytest.raises(UserError, match="kept less"):
         editor.edit_inverted(inversion, Target(prompt=TARGET, method=wide))
+    for change in ({"steps": 3}, {"key_frames": ()}, {"norm_scope": "clip"}, {"blending": BlendingConfig()}):
+        with pytest.raises(UserError, match="another inversion"):
+            editor.edit_inverted(inversion, Target(prompt=TARGET, method=replace(plain, **change)))  # type: ignore[arg-type]
+    unlike = [Target(prompt=TARGET, method=method) for method in (plain, replace(plain, steps=5))]
+    with pytest.raises(UserError, match="cannot share an inversion"):
+        editor.invert(clip(), SOURCE, unlike)
+    unfused = editor.invert(clip(), SOURCE, [Target(prompt=TARGET, method=replace(plain, fusion=None))])
+    with pytest.raises(UserError, match="another inversion"):
+        editor.edit_inverted(unfused, Target(prompt=TARGET, method=plain))
 
 
 def test_the_same_request_gives_the_same_bytes(backbone32: Backbone) -> None:
@@ -264,8 +295,26 @@ def test_unfit_words_are_named(backbone32: Backbone) -> None:
         editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=coarse)
 
 
-def test_nan_in_the_network_is_named(golden_folder: Any) -> None:
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("unet.conv_out", "UNet .* NaN or infinity at timestep"),
+        ("vae.quant_conv", "autoencoder"),
+        ("vae.decoder.conv_out", "autoencoder"),
+    ],
+)
+def test_nan_in_a_network_is_named(place: str, complaint: str, golden_folder: Any) -> None:
     broken = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
-    broken.unet.conv_out.bias.data.fill_(float("nan"))
-    with pytest.raises(UserError, match="NaN or infinity at timestep"):
+    network, layer = place.split(".", 1)
+    getattr(broken, network).get_submodule(layer).bias.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=complaint):
         run(broken, FULL)
+
+
+def test_overlapping_words_count_once(backbone32: Backbone) -> None:
+    editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
+    plans = [
+        editor.plan(SOURCE, Target(prompt=TARGET, edited_words=words, target_words=("car",), method=FULL))
+        for words in (("silver jeep",), ("silver jeep", "jeep", "silver"))
+    ]
+    assert plans[0].source_tokens == plans[1].source_tokens == (2, 3)

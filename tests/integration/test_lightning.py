@@ -48,13 +48,14 @@ def test_requests_share_an_inversion_where_they_can(clip: ClipSpec) -> None:
         request(replace(clip, start=1), "e"),
         request(clip, "f", seed=7),
         request(clip, "g", settings={"fusion": None}),
+        request(clip, "h", "a red ball", edited_words=("ball",)),
     ]
     jobs = group_requests(requests, METHOD)
-    assert [[r.id for r in job.requests] for job in jobs] == [["a", "b", "f", "g"], ["c"], ["d"], ["e"]]
+    assert [[r.id for r in job.requests] for job in jobs] == [["a", "b", "f", "g", "h"], ["c"], ["d"], ["e"]]
     assert jobs[0].targets[1].method.guidance_scale == 2.0
     assert jobs[0].targets[3].method.fusion is None
     sampled = group_requests(requests, replace(METHOD, posterior="sample"))
-    assert [r.id for r in sampled[0].requests] == ["a", "b", "g"]  # another seed draws another latent
+    assert [r.id for r in sampled[0].requests] == ["a", "b", "g", "h"]  # another seed draws another latent
 
 
 @pytest.mark.parametrize("settings", [{"fusion.windows": 1}, {"steps": "many"}, {"nothing": 1}, {"steps.more": 1}])
@@ -81,19 +82,29 @@ def test_editing_writes_as_it_goes(clip: ClipSpec, golden_folder: Path, tmp_path
 def test_inversion_is_a_predict_step(clip: ClipSpec, golden_folder: Path) -> None:
     module = InversionModule(str(golden_folder / "model"), RuntimeConfig(), report=lambda _: None)
     jobs = group_requests([request(clip, "one")], METHOD)
-    (inverted,) = trainer().predict(module, EditDataModule(jobs)) or []
-    assert inverted.inversion.trajectory.latents.shape == (3, 2, 4, 8, 8)
+    (outcome,) = trainer().predict(module, EditDataModule(jobs)) or []
+    assert outcome.result.trajectory.latents.shape == (3, 2, 4, 8, 8)
 
 
 def test_predictions_come_back_on_request(clip: ClipSpec, golden_folder: Path) -> None:
     module = EditingModule(str(golden_folder / "model"), RuntimeConfig(), report=lambda _: None)
     jobs = group_requests([request(clip, "one"), request(clip, "two", "a blue ball")], METHOD)
-    (outcomes,) = trainer().predict(module, EditDataModule(jobs)) or []
+    outcomes = trainer().predict(module, EditDataModule(jobs)) or []
     assert [type(outcome) for outcome in outcomes] == [Outcome, Outcome]
     assert not np.array_equal(outcomes[0].result.frames, outcomes[1].result.frames)
+
+
+def test_a_job_is_inverted_once(clip: ClipSpec, golden_folder: Path) -> None:
+    said: list[str] = []
+    module = EditingModule(str(golden_folder / "model"), RuntimeConfig(), report=said.append)
+    jobs = group_requests([request(clip, "one"), request(clip, "two", "a blue ball")], METHOD)
+    trainer().predict(module, EditDataModule(jobs))
+    assert len([line for line in said if line.startswith("kept")]) == 1
 
 
 def test_a_size_left_open_is_the_checkpoints(clip: ClipSpec) -> None:
     open_size = replace(clip, height=None, width=None)
     assert (sized(open_size, 128, 32).height, sized(open_size, 128, 32).width) == (128, 128)
     assert sized(clip, 128, 32) == clip
+    assert sized(replace(open_size, height=96), 128, 32).width == 96
+    assert sized(replace(open_size, width=256), 128, 32).height == 256
