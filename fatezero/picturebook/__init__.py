@@ -18,9 +18,9 @@ DEMO = EditRequest(
     id="demo",
     clip=ClipSpec(path=str(_HERE / "assets" / "demo.mp4")),
     source_prompt="a jeep on the road",
-    target_prompt="a red jeep on the road",
-    edited_words=("jeep",),
-    target_words=("red", "jeep"),
-    category="attribute",
+    target_prompt="a jeep in the snow",
+    edited_words=("road",),
+    target_words=("snow",),
+    category="background",
 )
 """What `fatezero edit` does when it is told nothing."""
