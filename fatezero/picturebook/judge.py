@@ -12,39 +12,29 @@ import numpy.typing as npt
 import open_clip
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fatezero.picturebook.clip import CHANGES, IMAGE
 from fatezero.picturebook.training import to_pixels
-from fatezero.picturebook.world import COLOURS, Scene, random_scene
+from fatezero.picturebook.world import COLOURS, Scene
 
 ATTRIBUTES: dict[str, Sequence[str | None]] = {**CHANGES, "colour": tuple(COLOURS)}  # a plain object has no name
-ENSEMBLE = 48  # captions averaged for each class
 
 
 class Judge:
-    """Names what it sees, each attribute by itself, with averaged captions a class (CLIP's prompt ensembling)."""
+    """Names one attribute of a picture at a time, by the best of the captions that differ in that attribute alone."""
 
-    @torch.no_grad()
     def __init__(self, folder: Path) -> None:
-        """Load the model and embed the classes.
+        """Load the model.
 
         Args:
             folder: an open_clip `local-dir:` folder.
         """
         self.model = open_clip.create_model(f"local-dir:{folder}").eval()
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        rng = np.random.default_rng(0)
-        scenes = [random_scene(rng) for _ in range(ENSEMBLE)]
-        self.classes = {}
-        for attribute, values in ATTRIBUTES.items():
-            changes: list[dict[str, Any]] = [{attribute: value} for value in values]
-            captions = [replace(scene, **change).caption for change in changes for scene in scenes]
-            said = F.normalize(self.model.encode_text(tokenizer(captions)), dim=-1)
-            self.classes[attribute] = F.normalize(said.unflatten(0, (len(values), ENSEMBLE)).mean(dim=1), dim=-1)
+        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 
-    @torch.no_grad()
     def accuracy(self, images: npt.NDArray[np.uint8], scenes: Sequence[Scene]) -> dict[str, float]:
-        """Share of pictures named as their scenes say, for each attribute.
+        """Share of pictures whose own caption beats those with another object (background, colour, style).
 
         Args:
             images: uint8 N,SIZE,SIZE,3 RGB.
@@ -53,12 +43,22 @@ class Judge:
         Returns:
             Accuracy 0..1 by attribute.
         """
+        seen = self._seen(images)
+        return {name: self._share(seen, scenes, name, values) for name, values in ATTRIBUTES.items()}
+
+    @torch.no_grad()
+    def _seen(self, images: npt.NDArray[np.uint8]) -> Tensor:
         pixels = F.interpolate(to_pixels(images), size=IMAGE, mode="area")
-        seen = torch.cat([self.model.encode_image(batch) for batch in pixels.split(64)])
-        shares = {}
-        for attribute, values in ATTRIBUTES.items():
-            named = [values[number] for number in (seen @ self.classes[attribute].T).argmax(dim=1)]
-            asked = [(getattr(scene, attribute), name) for scene, name in zip(scenes, named, strict=True)]
-            asked = [pair for pair in asked if attribute != "colour" or pair[0] is not None]
-            shares[attribute] = float(np.mean([wanted == name for wanted, name in asked]))
-        return shares
+        return F.normalize(torch.cat([self.model.encode_image(batch) for batch in pixels.split(64)]), dim=-1)
+
+    @torch.no_grad()
+    def _share(self, seen: Tensor, scenes: Sequence[Scene], name: str, values: Sequence[str | None]) -> float:
+        changes: list[dict[str, Any]] = [{name: value} for value in values]
+        right = []
+        for picture, scene in zip(seen, scenes, strict=True):
+            wanted = getattr(scene, name)
+            if wanted in values:
+                captions = [replace(scene, **change).caption for change in changes]
+                said = F.normalize(self.model.encode_text(self.tokenizer(captions)), dim=-1)
+                right.append(values[int((said @ picture).argmax())] == wanted)
+        return float(np.mean(right))
