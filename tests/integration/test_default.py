@@ -29,7 +29,7 @@ def test_edit_with_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert edited.shape == source.shape
     assert 3 < abs(edited - source).mean() < 60  # changed, and still the same scene
     masks = np.stack([np.asarray(Image.open(path)) for path in sorted((result / "masks").glob("*.png"))])
-    assert 0.02 < (masks > 127).mean() < 0.6  # the edited word looks at one object
+    assert 0.3 < (masks > 127).mean() < 0.95  # a word of the background looks at much of it, not at the object
     assert json.loads((result / "meta.json").read_text())["config"]["blending"]["mask_downsampling"] == 2
 
 
