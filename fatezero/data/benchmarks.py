@@ -158,9 +158,7 @@ def _factors(edit: Entry) -> dict[str, float]:
 
 def _blending(edit: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
     words = edit.fields.get("blend_words") or []
-    of_attention, of_latents = (
-        bool(edit.fields.get(f"blend_{what}")) for what in ("self_attention", "latents")
-    )
+    of_attention, of_latents = (bool(edit.fields.get(f"blend_{what}")) for what in ("self_attention", "latents"))
     if not words or not (of_attention or of_latents):
         return {"blending": None}, {}
     if not isinstance(words, list) or not all(isinstance(group, list) for group in words[:2]):
@@ -192,9 +190,7 @@ def tgve(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], folder: Path
     """
     split = None
     for line, row in rows:
-        entry = Entry(
-            path, f"line {line}", {name: cell.strip() for name, cell in row.items() if cell.strip()}
-        )
+        entry = Entry(path, f"line {line}", {name: cell.strip() for name, cell in row.items() if cell.strip()})
         if not entry.fields:
             continue
         video = entry.text("Video name")
@@ -204,9 +200,7 @@ def tgve(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], folder: Path
                 raise entry.error("Video name", f"{video!r} has no captions and is no known heading.")
             continue
         if split is None:
-            raise entry.error(
-                "Video name", 'a heading such as "DAVIS Videos:" must come before the first video.'
-            )
+            raise entry.error("Video name", 'a heading such as "DAVIS Videos:" must come before the first video.')
         clip = _first_there(
             folder, f"{split}/480p_frames/{video}", f"{split}/{video}", f"{split}/480p_videos/{video}.mp4"
         )

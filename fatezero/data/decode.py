@@ -223,6 +223,4 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _undecodable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path} is not a video or is damaged ({reason}); copy or download it again, or re-encode it."
-    )
+    return UserError(f"{path} is not a video or is damaged ({reason}); copy or download it again, or re-encode it.")

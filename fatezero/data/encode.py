@@ -75,9 +75,7 @@ def write_frames(folder: str | Path, frames: Iterable[npt.NDArray[np.uint8]]) ->
     """
     for path in Path(folder).glob("*"):
         if not re.fullmatch(r"\d{5,}\.png", path.name):
-            raise UserError(
-                f"{path} is no frame and would be lost; write the frames to a folder of their own."
-            )
+            raise UserError(f"{path} is no frame and would be lost; write the frames to a folder of their own.")
     with replacing(folder) as partial:
         partial.mkdir()
         for index, frame in enumerate(_same_size(folder, frames)):

@@ -48,9 +48,7 @@ class Entry:
         place = f"line {lines[keys]}" if keys in lines else name
         if not isinstance(values, dict):
             raise UserError(f"{file}, {place}: {values!r} is not an entry; write fields with values.")
-        return cls(
-            file, place, values, {field: lines[*keys, field] for field in values if (*keys, field) in lines}
-        )
+        return cls(file, place, values, {field: lines[*keys, field] for field in values if (*keys, field) in lines})
 
     def restated(self, extras: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
         """Other fields at the same place."""

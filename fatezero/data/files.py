@@ -54,8 +54,7 @@ def resolve_inside(root: Path, path: str, where: str) -> str:
     escapes = ".." in PurePosixPath(path.replace("\\", "/")).parts
     if escapes or (given.is_absolute() and not given.is_relative_to(root.absolute())):
         raise UserError(
-            f"{where}: {path!r} leads out of {root}; move the file there, "
-            "or give the folder that holds it as `root`."
+            f"{where}: {path!r} leads out of {root}; move the file there, or give the folder that holds it as `root`."
         )
     return str(root / given)
 
@@ -88,9 +87,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             partial.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"{path} cannot be written ({reason}); free some space or choose another folder."
-        ) from error
+        raise UserError(f"{path} cannot be written ({reason}); free some space or choose another folder.") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

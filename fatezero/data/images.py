@@ -118,6 +118,4 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UserError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} is not an image or is damaged ({error}); copy or download it again."
-        ) from error
+        raise UserError(f"{path} is not an image or is damaged ({error}); copy or download it again.") from error

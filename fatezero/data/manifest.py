@@ -114,9 +114,7 @@ class ManifestReport:
 
     def __str__(self) -> str:
         requests = self.manifest.requests
-        lines = [
-            f"{self.manifest.name}: {len(requests) - len(self.problems)} of {len(requests)} edits are ready."
-        ]
+        lines = [f"{self.manifest.name}: {len(requests) - len(self.problems)} of {len(requests)} edits are ready."]
         for request in requests:
             if request.id in self.problems:
                 lines += [f"! {request.id}: {problem}" for problem in self.problems[request.id]]
@@ -210,9 +208,7 @@ def _own_entries(path: Path, data: Any, lines: Lines) -> tuple[str, Iterable[Ent
     head = Entry(path, "line 1", data, {key: lines[key,] for key in data if (key,) in lines})
     head.refuse_unknown(("name", "edits"))
     edits = enumerate(head.items("edits"))
-    return head.text("name", path.stem), [
-        Entry.at(path, values, lines, ("edits", index)) for index, values in edits
-    ]
+    return head.text("name", path.stem), [Entry.at(path, values, lines, ("edits", index)) for index, values in edits]
 
 
 def _jsonl_entries(path: Path) -> Iterator[Entry]:
@@ -269,9 +265,7 @@ def _csv_entry(path: Path, line: int, row: Mapping[str, str]) -> Entry:
 def _request(entry: Entry, folder: Path | None) -> EditRequest:
     name = entry.text("id")
     if not _ID.fullmatch(name):
-        raise entry.error(
-            "id", f"{name!r} may only hold letters, digits, '.', '_' and '-', '.' not in front."
-        )
+        raise entry.error("id", f"{name!r} may only hold letters, digits, '.', '_' and '-', '.' not in front.")
     seed = entry.number("seed", int, 0)
     if not 0 <= seed < 2**63:
         raise entry.error("seed", f"{seed} is not between 0 and 2**63.")
@@ -328,9 +322,5 @@ def _clip(entry: Entry, folder: Path | None) -> ClipSpec:
 def _truth(entry: Entry, folder: Path) -> Mapping[str, Any]:
     stated = entry.mapping("truth")
     truth = entry.nested("truth", stated)
-    paths = {
-        key: resolve_inside(folder, truth.text(key), truth.where(key))
-        for key in _TRUTH_PATHS
-        if key in stated
-    }
+    paths = {key: resolve_inside(folder, truth.text(key), truth.where(key)) for key in _TRUTH_PATHS if key in stated}
     return {**stated, **paths}

@@ -49,9 +49,7 @@ def encode(tmp_path):
         path = tmp_path / name
         muxer = {"movflags": options.pop("movflags")} if "movflags" in options else {}
         with av.open(str(path), "w", options=muxer) as container:
-            stream = container.add_stream(
-                codec, rate=1000 if times_ms else fps, options={"crf": "4", **options}
-            )
+            stream = container.add_stream(codec, rate=1000 if times_ms else fps, options={"crf": "4", **options})
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
             context = stream.codec_context
             context.thread_count = 1

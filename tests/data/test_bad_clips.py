@@ -34,9 +34,7 @@ def text_as_it_is(folder, encode, frames):
 
 def playlist_renamed(folder, encode, frames):
     encode("other.ts", frames)
-    (folder / "list.mp4").write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n"
-    )
+    (folder / "list.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n")
     return folder / "list.mp4", "not a video or is damaged"
 
 

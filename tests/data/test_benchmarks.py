@@ -175,9 +175,7 @@ def test_fatezero_defaults_are_the_originals(tmp_path):
 def test_fatezero_blends_only_with_words_and_a_flag(stated, blending, words):
     edit = Entry("m.yaml", "line 1", {"cross_replace_steps": {}, "self_replace_steps": 0.5, **stated})
     mapped, _ = fatezero_edit(edit, "a cat", "a dog")
-    assert {
-        name: value for name, value in mapped["settings"].items() if name.startswith("blending")
-    } == blending
+    assert {name: value for name, value in mapped["settings"].items() if name.startswith("blending")} == blending
     assert {name: value for name, value in mapped.items() if name != "settings"} == words
 
 
@@ -272,9 +270,7 @@ def test_v2vbench_index(tmp_path):
     assert manifest.extras["hike.1"]["task"] == "style"
     assert (manifest.extras["hike.1"]["video_id"], manifest.extras["hike.1"]["edit_id"]) == ("hike", 1)
     with pytest.raises(UserError, match=r"config\.yaml, line 4, field 'prompt': missing"):
-        read_manifest(
-            write(tmp_path, V2VBENCH.replace("prompt: a superman", "promt: a superman"), "config.yaml")
-        )
+        read_manifest(write(tmp_path, V2VBENCH.replace("prompt: a superman", "promt: a superman"), "config.yaml"))
 
 
 def test_davis_folder(tmp_path):

@@ -88,9 +88,7 @@ def save_animation(path, frames, durations, **options):
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_animations_keep_frames_and_times(tmp_path, numbered, indices_of, suffix):
     path = tmp_path / f"a{suffix}"
-    save_animation(
-        path, numbered(5), [40, 40, 200, 40, 40], **({"lossless": True} if suffix == ".webp" else {})
-    )
+    save_animation(path, numbered(5), [40, 40, 200, 40, 40], **({"lossless": True} if suffix == ".webp" else {}))
     clip = read(path)
     assert indices_of(clip.frames) == [0, 1, 2, 3, 4]
     assert clip.fps == pytest.approx(5 / 0.36)

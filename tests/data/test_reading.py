@@ -37,9 +37,7 @@ def read(path, **choice):
         ("av1.mp4", "libsvtav1", "yuv420p", False),
     ],
 )
-def test_every_container_gives_its_frames_in_order(
-    numbered, encode, indices_of, name, codec, pixels, by_decord
-):
+def test_every_container_gives_its_frames_in_order(numbered, encode, indices_of, name, codec, pixels, by_decord):
     frames = numbered(height=64)
     options = {"svtav1-params": "lp=1"} if codec == "libsvtav1" else {}
     clip = read(encode(name, frames, codec, pixels, full=pixels == "yuvj420p", **options))
@@ -47,9 +45,7 @@ def test_every_container_gives_its_frames_in_order(
     assert clip.frames.shape == frames.shape
     assert clip.fps == 25
     assert np.abs(clip.frames[:, 4:12, 4:28].astype(int) - frames[:, 4:12, 4:28]).mean() < 6
-    assert clip.notes[0].startswith(
-        "Decoded by decord" if by_decord and HAS_DECORD else "Decoded by PyAV, since "
-    )
+    assert clip.notes[0].startswith("Decoded by decord" if by_decord and HAS_DECORD else "Decoded by PyAV, since ")
 
 
 @needs_decord

@@ -259,9 +259,7 @@ def test_panels_stand_side_by_side_below_their_labels():
 
 
 def test_panels_come_out_with_even_sizes_and_any_label():
-    joined = side_by_side(
-        [("a label far longer\nthan its panel is wide", bars(1, 33)[:, :, :21]), ("", bars(1, 33))]
-    )
+    joined = side_by_side([("a label far longer\nthan its panel is wide", bars(1, 33)[:, :, :21]), ("", bars(1, 33))])
     assert joined.shape[1] % 2 == joined.shape[2] % 2 == 0
     assert (joined[0, :16, 21:25] == 255).all(), "the label ends before the next panel"
 
@@ -274,7 +272,5 @@ def test_panels_of_different_length_are_refused(panels):
 
 def test_the_data_package_needs_no_torch():
     code = "import sys, fatezero.data.manifest; print('torch' in sys.modules, 'decord' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home()
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
     assert done.stdout == "False False\n"
