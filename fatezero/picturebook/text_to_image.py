@@ -237,6 +237,7 @@ def export_pipeline(module: TextToImageTraining, folder: Path) -> None:
     """Write the whole model in diffusers layout, fp16 safetensors; the module stays as it is."""
     pipeline = module.pipeline()
     pipeline.unet.set_attn_processor(AttnProcessor2_0())
+    pipeline.vae.register_to_config(_name_or_path="")  # else the configuration names this machine's folders
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     pipeline.to(dtype=torch.float32)
 
