@@ -22,7 +22,7 @@ from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.alignment import AlignmentReport, align
 from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
-from fatezero_eval.rows import Row, from_json, to_json, write_rows
+from fatezero_eval.rows import BASELINES, Row, from_json, to_json, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def evaluate_run(config: EvaluateRun, render: Render | None = None) -> Evaluatio
     """
     manifest = read_manifest(config.manifest) if config.manifest else None
     out = config.out or config.run / "evaluation"
-    items = _run_items(config.run, Truths(manifest, render, out / "truth"))
+    items = run_items(config.run, Truths(manifest, render, out / "truth"))
     if not items:
         raise UserError(f"{config.run}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first.")
     return evaluate_items(items, config, out)
@@ -197,7 +197,7 @@ def run_task(task: Task, config: Scoring, models: Any) -> None:
 
     reason = task.file.with_suffix(".failed")
     try:
-        clip = _open(task.item, config)
+        clip = open_item(task.item, config)
         scores = score(clip, models.metrics, models.shared)
     except UserError as error:
         with replacing(reason) as partial:
@@ -227,7 +227,12 @@ def clip_name(clip: ClipSpec) -> str:
     return f"{name}@{clip.start}" if clip.start else name
 
 
-def _run_items(run: Path, truths: Truths) -> list[Item]:
+def run_items(run: Path, truths: Truths) -> list[Item]:
+    """The finished edits of a run folder, by variant and folder.
+
+    Raises:
+        UserError: there is no such folder, or an edit's record is damaged.
+    """
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder; check the path.")
     items = []
@@ -274,19 +279,21 @@ def _item(
 def _baselines(items: Sequence[Item]) -> list[Item]:
     """For each edit once: the source judged by its own prompt, and the source handed in as the edit."""
     baselines = {}
+    source, no_edit = BASELINES
     for item in items:
         request = item.request
         # of the source it is asked to show what it shows, rather than what the edit should show
         own = replace(request, source_prompt=request.target_prompt, target_prompt=request.source_prompt)
         unedited = replace(item, edited=request.clip, own_mask=None, notes="")
-        baselines["source", request.id, request.seed] = replace(
-            unedited, request=own, variant="source", mask=None, true_edit=None
+        baselines[source, request.id, request.seed] = replace(
+            unedited, request=own, variant=source, mask=None, true_edit=None
         )
-        baselines["no edit", request.id, request.seed] = replace(unedited, variant="no edit")
+        baselines[no_edit, request.id, request.seed] = replace(unedited, variant=no_edit)
     return [baselines[key] for key in sorted(baselines, reverse=True)]
 
 
-def _open(item: Item, config: Scoring) -> Any:
+def open_item(item: Item, config: Scoring) -> Any:
+    """The item's videos as an `EditedClip`, decoded when they are walked through."""
     from fatezero_eval.clips import EditedClip  # noqa: PLC0415
     from fatezero_eval.flow import read_flow  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ from fatezero.types import Frames
 from fatezero_eval.clips import EditedClip, Models, in_memory
 from fatezero_eval.flow import GivenFlow
 from fatezero_eval.scoring import score
+from fatezero_eval.statistics import ARROWS, direction
 from fatezero_eval.suite import Metric, by_id
 
 TIE = 1e-9  # what the order of a sum may change is no difference
@@ -96,8 +97,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
     cells: dict[str, list[str]] = defaultdict(list)
     for verdict in verdicts:
         cells[verdict.metric].append(_cell(verdict))
-    arrows = {metric: "↑" if by_id(metric).higher_is_better else "↓" for metric in cells}
-    return "\n".join(lines + [f"| {m} {arrows[m]} | {' | '.join(row)} |" for m, row in cells.items()])
+    return "\n".join(lines + [f"| {m} {ARROWS[direction(m)]} | {' | '.join(row)} |" for m, row in cells.items()])
 
 
 def edited_clip(case: Case, frames: Frames) -> EditedClip:
@@ -117,7 +117,7 @@ def edited_clip(case: Case, frames: Frames) -> EditedClip:
 
 
 def _verdict(metric: str, version: str, found: Sequence[float | None], true: Sequence[float | None]) -> Verdict:
-    sign = 1 if by_id(metric).higher_is_better else -1
+    sign = direction(metric)
     pairs = [(value, best) for value, best in zip(found, true, strict=True) if value is not None and best is not None]
     if not pairs:
         return Verdict(metric=metric, version=version, mean=None, beaten=None, cases=0)

@@ -11,6 +11,9 @@ from typing import Any
 from fatezero.data.files import replacing
 from fatezero.errors import UserError
 
+BASELINES = ("source", "no edit")
+"""What stands beside every method: the source judged by its own prompt, and the source handed in as the edit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -55,7 +55,7 @@ class Metric:
         name: family, or family/mode.
         version: rises with every change of meaning.
         unit: of the stored value.
-        higher_is_better: which way the arrow points.
+        higher_is_better: which way the arrow points; None where it points nowhere.
         model: what it needs beside frames; None for none.
         needs: versions of the clip that not every benchmark has.
         display: tables show the value times this.
@@ -67,7 +67,7 @@ class Metric:
     name: str
     version: int = 1
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     model: Model | None = None
     needs: tuple[Version, ...] = ()
     display: float = 1
@@ -238,7 +238,7 @@ MOTION_METRICS = (
     Metric(
         name="valid_pixels",
         unit="share of pixels",
-        higher_is_better=True,
+        higher_is_better=None,
         model="motion",
         undefined=ONE_FRAME,
         of_chunk=lambda c: c.valid.double().mean((1, 2)),
