@@ -1,57 +1,193 @@
-"""What `fatezero edit` does between parsing and printing."""
+"""What the commands around the editor do between parsing and printing."""
 
 from __future__ import annotations
 
-import logging
+import os
 import re
 import sys
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from tqdm import tqdm
-
 from fatezero import picturebook
+from fatezero.cache import TrajectoryCache
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest, request_from_json
 from fatezero.diffusion.backbone import choose_device
-from fatezero.diffusion.checkpoint import checkpoint_folder, native_size
+from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, native_size
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import EditDataModule, group_requests, sized
-from fatezero.lightning.modules import EditingModule
-from fatezero.lightning.writers import ResultWriter
-from fatezero.options import EditOptions
+from fatezero.forecast import check_disk, describe_forecast
+from fatezero.lightning.modules import EditingModule, InversionModule, Workshop
+from fatezero.lightning.running import is_first_process, run_jobs
+from fatezero.lightning.writers import FailureLog, ResultWriter
+from fatezero.options import CacheOptions, EditOptions, InvertOptions, WorkOptions
+from fatezero.planning import GB
+from fatezero.runs import (
+    failure_reason,
+    left_to_do,
+    note_plan,
+    read_status,
+    record_failure,
+    state_of,
+    write_results_table,
+)
+from fatezero.tasks import Job, Task, make_tasks, share_inversions, sized
 from fatezero.types import ClipSpec, EditRequest
 
 
-def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig) -> int:
-    """Edit what the options name and write the results.
+def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+    """Edit what the options name and write the results; what is there already is kept.
 
     Returns:
-        0 if every edit was written, 1 if any failed.
+        0 if every edit is there, 1 if any failed.
 
     Raises:
-        UserError: for options that do not fit each other or the checkpoint.
+        UserError: for options that do not fit each other or the checkpoint, and if a process died.
     """
-    folder = Path(options.out) / _safe_name("variant", options.variant)
-    requests, unreadable = _at_native_size(_requests(options), checkpoint_folder(options.model))
-    jobs = group_requests(requests, method)
-    print(f"{len(requests)} edits of {len(jobs)} clips with {options.model}, {method.steps} steps, into {folder}")
-    writer = ResultWriter(folder, print)
-    if jobs:
-        places = {request.id: f"[{i + 1}/{len(requests)}] {request.id}" for i, request in enumerate(requests)}
-        module = EditingModule(options.model, runtime, lambda name: StepBar(places[name]), tqdm.write)
-        _predict(module, EditDataModule(jobs), writer, choose_device(runtime.device).type)
-    failures = [*unreadable, *writer.failures]
-    for name, reason in failures:
+    run, variant = Path(options.out), _safe_name("variant", options.variant)
+    checkpoint = checkpoint_folder(options.model)
+    requests, unreadable = at_native_size(_requests(options), checkpoint)
+    tasks = make_tasks(requests, {variant: method}, run, checkpoint_digest(checkpoint))
+    return perform(tasks, unreadable, options.model, runtime, work, redo=options.redo)
+
+
+def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+    """Invert the clips of a manifest into the cache, for edits to come.
+
+    Returns:
+        0 if every inversion is there, 1 if any failed.
+
+    Raises:
+        UserError: without a cache, for options that do not fit the checkpoint, and if a process died.
+    """
+    if work.cache is None:
+        raise UserError("--cache is missing: it names the folder that inversions are kept in.")
+    checkpoint = checkpoint_folder(options.model)
+    requests, unreadable = at_native_size(read_manifest(options.manifest, options.root).requests, checkpoint)
+    sound = [request for request in requests if request.id not in unreadable]
+    jobs = share_inversions(make_tasks(sound, {"inversion": method}, work.cache, checkpoint_digest(checkpoint)))
+    print(f"{len(jobs)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
+    with TemporaryDirectory(prefix="fatezero-") as folder:
+        log = FailureLog(Path(folder))
+        if jobs:
+            module = InversionModule(_workshop(options.model, runtime, work))
+            once = [Job(job.tasks[:1]) for job in jobs]
+            run_jobs(module, once, work, choose_device(runtime.device).type, [log])
+        failures = unreadable | log.read()
+    for name, reason in failures.items():
         print(f"fatezero: {name}: {reason}", file=sys.stderr)
-    written = len(requests) + len(unreadable) - len(failures)
-    print(
-        f"{written} edits written to {folder}; look at side_by_side.mp4 in each." if written else "Nothing was written."
-    )
     return 1 if failures else 0
+
+
+def status(run: Path) -> int:
+    """Say what a run folder holds and lacks.
+
+    Returns:
+        0 if everything that was asked for is there, 1 if not.
+    """
+    found = read_status(run)
+    print(found)
+    return 0 if found.complete else 1
+
+
+def cache(options: CacheOptions) -> int:
+    """List, check or shrink a folder of kept inversions.
+
+    Returns:
+        0, or 1 if damaged entries were found.
+    """
+    kept = TrajectoryCache(options.folder)
+    if not options.folder.is_dir():
+        raise UserError(f"{options.folder}: no such folder; name the one that was given as --cache.")
+    if options.action == "verify":
+        sound, damaged = kept.verify()
+        print(f"{len(sound)} sound, {len(damaged)} damaged and taken away")
+        return 1 if damaged else 0
+    if options.action == "prune":
+        if options.cache_gb is None:
+            raise UserError("--cache-gb is missing: it says what may stay.")
+        print(f"{len(kept.prune(int(options.cache_gb * GB)))} taken away")
+        return 0
+    entries = kept.entries()
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used, UTC).strftime("%Y-%m-%d %H:%M")
+        print(f"{entry.key} {entry.bytes / GB:.3f} GB {used} {entry.about.get('prompt', '')}")
+    print(f"{len(entries)} inversions, {sum(entry.bytes for entry in entries) / GB:.3f} GB")
+    return 0
+
+
+def perform(
+    tasks: Sequence[Task],
+    unreadable: Mapping[str, str],
+    model: str,
+    runtime: RuntimeConfig,
+    work: WorkOptions,
+    *,
+    redo: bool,
+) -> int:
+    """Do what is left of a run's tasks, and say what became of all.
+
+    Args:
+        tasks: of one run folder.
+        unreadable: by request id, why its clip cannot be read.
+        model: the checkpoint.
+        runtime: of the networks.
+        work: how it is shared out.
+        redo: replace results that were made with other settings.
+
+    Returns:
+        0 if every result is there, 1 if not.
+    """
+    run = tasks[0].folder.parent.parent
+    left = left_to_do(tasks, redo=redo)
+    doable = [task for task in left if task.request.id not in unreadable]
+    jobs = share_inversions(doable)
+    print(
+        f"{len(tasks)} edits with {model} into {run}: {len(tasks) - len(left)} are there, "
+        f"{len(doable)} to do from {len(jobs)} inversions"
+    )
+    check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
+    workshop, device = _workshop(model, runtime, work), choose_device(runtime.device)
+    if work.dry_run:
+        if jobs:
+            print(describe_forecast(workshop.load(device), jobs, work.devices * work.num_nodes))
+        return 0
+    note_plan(tasks)
+    for task in left:
+        if task.request.id in unreadable:
+            record_failure(task, unreadable[task.request.id])
+    if jobs:
+        run_jobs(EditingModule(workshop), jobs, work, device.type, [ResultWriter()])
+    return _account(tasks, run)
+
+
+def _account(tasks: Sequence[Task], run: Path) -> int:
+    """What the run folder holds of the tasks, by looking: nothing that a process said counts."""
+    if not is_first_process():
+        return 0
+    states = [state_of(task.folder, task.digest) for task in tasks]
+    for task, state in zip(tasks, states, strict=True):
+        if state != "done":
+            reason = failure_reason(task.folder) if state == "failed" else "nothing was written; run again"
+            print(f"fatezero: {task.name}: {reason}", file=sys.stderr)
+    done = states.count("done")
+    write_results_table(run)
+    print(f"{done} of {len(tasks)} edits are in {run}; look at side_by_side.mp4 in each.")
+    return 0 if done == len(tasks) else 1
+
+
+def _workshop(model: str, runtime: RuntimeConfig, work: WorkOptions) -> Workshop:
+    threads = work.threads
+    if threads is None and work.devices > 1:
+        threads = max(1, (os.cpu_count() or 1) // work.devices)
+    bound = None if work.cache_gb is None else int(work.cache_gb * GB)
+    return Workshop(
+        checkpoint=model, runtime=runtime, cache=work.cache, cache_bytes=bound, threads=threads,
+        quiet=not is_first_process(),
+    )  # fmt: skip
 
 
 def _requests(options: EditOptions) -> Sequence[EditRequest]:
@@ -108,55 +244,17 @@ def _refuse(options: EditOptions, names: Sequence[str], beside: str) -> None:
             raise UserError(f"--{field.name.replace('_', '-')} was given beside {beside}.")
 
 
-def _at_native_size(
-    requests: Sequence[EditRequest], checkpoint: Path
-) -> tuple[list[EditRequest], list[tuple[str, str]]]:
-    """The requests at the checkpoint's own scale, and those whose clips cannot be read, with the reason."""
+def at_native_size(requests: Sequence[EditRequest], checkpoint: Path) -> tuple[list[EditRequest], dict[str, str]]:
+    """The requests at the checkpoint's own scale; for those whose clips cannot be read, the reason by id."""
     native, unit = native_size(checkpoint)
-    ready, unreadable = [], []
+    ready, unreadable = [], {}
     for request in requests:
         try:
             ready.append(replace(request, clip=sized(request.clip, native, unit)))
         except UserError as error:
-            unreadable.append((request.id, str(error)))
+            ready.append(request)
+            unreadable[request.id] = str(error)
     return ready, unreadable
-
-
-def _predict(module: EditingModule, data: EditDataModule, writer: ResultWriter, device: str) -> None:
-    from lightning import Trainer  # noqa: PLC0415
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning.*")
-    trainer = Trainer(
-        accelerator=device,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=[writer],
-        inference_mode=True,
-    )
-    try:
-        trainer.predict(module, data, return_predictions=False)
-    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
-        raise KeyboardInterrupt from stopped
-
-
-class StepBar:
-    """A bar for each stage of one request."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: tqdm | None = None  # type: ignore[type-arg]
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        if self._bar is None or done == 1:
-            self._bar = tqdm(total=total, desc=f"{self._name} {stage}", unit="step")
-        self._bar.update()
-        if done == total:
-            self._bar.close()
 
 
 def _slug(text: str) -> str:

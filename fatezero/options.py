@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from fatezero.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class EditOptions:
         id: names the result's folder; made from clip and target by default.
         out: folder of the run.
         variant: names this configuration within the run.
+        redo: replace results that were made with other settings.
     """
 
     model: str = "picturebook"
@@ -51,6 +55,72 @@ class EditOptions:
     id: str | None = None
     out: str = "runs/edit"
     variant: str = "fatezero"
+    redo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions:
+    """What to invert ahead of its edits.
+
+    Attributes:
+        model: as for `fatezero edit`.
+        manifest: the edits to come; edits of one clip share an inversion.
+        root: folder that the manifest's clip paths start from; the manifest's own by default.
+    """
+
+    model: str = "picturebook"
+    manifest: Path
+    root: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """What to do with kept inversions.
+
+    Attributes:
+        action: list them; verify them, taking damaged ones away; or prune to a bound.
+        folder: that was given as --cache.
+        cache_gb: what may stay, in units of 1e9 bytes; the least recently used go first.
+    """
+
+    action: Literal["ls", "verify", "prune"]
+    folder: Path
+    cache_gb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    """How the work is shared out, and what it may take.
+
+    Attributes:
+        devices: processes on this machine, one device each.
+        num_nodes: machines; SLURM or torchrun starts the processes on them.
+        threads: CPU threads of each process; by default the cores are shared out. Equal numbers give equal bytes.
+        cache: folder in which inversions are kept and found again; none are kept by default.
+        cache_gb: bound of that folder in units of 1e9 bytes; the least recently used go first.
+        disk_gb: what results may take in units of 1e9 bytes; by default what is free.
+        dry_run: say what would be done, what it takes and how long, and stop.
+    """
+
+    devices: int = 1
+    num_nodes: int = 1
+    threads: int | None = None
+    cache: Path | None = None
+    cache_gb: float | None = None
+    disk_gb: float | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")
+        for name in ("cache_gb", "disk_gb"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: a budget is more than nothing.")
+        if self.cache_gb is not None and self.cache is None:
+            raise UserError("--cache-gb was given without --cache, the folder it bounds.")
 
 
 @dataclass(frozen=True, kw_only=True)

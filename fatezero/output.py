@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,73 +15,58 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fatezero.config import RuntimeConfig
 from fatezero.data.files import replacing
 from fatezero.data.manifest import request_to_json
 from fatezero.data.video import side_by_side, write_frames, write_video
-from fatezero.diffusion.backbone import Backbone
-from fatezero.pipeline import EditResult
-from fatezero.types import EditRequest, Frames
+from fatezero.pipeline import EditResult, FateZero
+from fatezero.tasks import Task
+from fatezero.types import Clip, Frames
 
 PACKAGES = ("fatezero-lab", "torch", "diffusers", "transformers", "lightning", "decord", "av", "numpy")
 PICTURE_FRAMES = 8
 
 
-def save_result(
-    folder: Path,
-    result: EditResult,
-    request: EditRequest,
-    fps: float,
-    notes: Sequence[str],
-    backbone: Backbone,
-    runtime: RuntimeConfig,
-) -> None:
-    """Write a result; the folder appears whole, with `meta.json` in it, or not at all.
+def save_result(task: Task, result: EditResult, clip: Clip, editor: FateZero) -> None:
+    """Write a result; the task's folder appears whole, with `meta.json` in it, or not at all.
 
     Args:
-        folder: named by the request; an older one of this name is replaced.
+        task: what was to be done; an older result in its folder is replaced.
         result: the edited clip.
-        request: what was asked.
-        fps: of the source frames.
-        notes: what was done to the source's frames on reading.
-        backbone: names the checkpoint.
-        runtime: as it was run.
+        clip: the source as it was read.
+        editor: that made it.
 
     Raises:
         UserError: if the folder cannot be written.
     """
-    with replacing(folder) as partial:
+    with replacing(task.folder) as partial:
         write_frames(partial / "frames", result.frames)
-        write_video(partial / "edited.mp4", result.frames, fps)
-        write_video(partial / "side_by_side.mp4", side_by_side(_panels(result)), fps)
+        write_video(partial / "edited.mp4", result.frames, clip.fps)
+        write_video(partial / "side_by_side.mp4", side_by_side(_panels(result)), clip.fps)
         if result.masks is not None:
             grey = np.rint(result.masks * 255).astype(np.uint8)
             write_frames(partial / "masks", grey)
-            write_video(partial / "masks.mp4", np.repeat(grey[..., None], 3, axis=-1), fps)
+            write_video(partial / "masks.mp4", np.repeat(grey[..., None], 3, axis=-1), clip.fps)
         for index, (word, attention) in enumerate(result.attention.items()):
             picture = attention_picture(result.source_frames, attention)
             Image.fromarray(picture).save(partial / f"attention_{index}_{_file_safe(word)}.png")
-        meta = describe(result, request, fps, notes, backbone, runtime)
+        meta = describe(task, result, clip, editor)
         (partial / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
 
 
-def describe(
-    result: EditResult,
-    request: EditRequest,
-    fps: float,
-    notes: Sequence[str],
-    backbone: Backbone,
-    runtime: RuntimeConfig,
-) -> dict[str, Any]:
+def describe(task: Task, result: EditResult, clip: Clip, editor: FateZero) -> dict[str, Any]:
     """What `meta.json` says."""
+    backbone = editor.backbone
     return {
-        "request": request_to_json(request),
-        "config": asdict(result.target.method),
-        "runtime": asdict(runtime)
+        "digest": task.digest,
+        "frames_digest": blake2b(np.ascontiguousarray(result.frames).data, digest_size=16).hexdigest(),
+        "request": request_to_json(task.request),
+        "config": asdict(task.method),
+        "runtime": asdict(editor.runtime)
         | {"device": str(backbone.device), "dtype": str(backbone.dtype).removeprefix("torch.")},
-        "seed": request.seed,
-        "fps": fps,
-        "source_notes": list(notes),
+        "seed": task.request.seed,
+        "frames": len(result.frames),
+        "fps": clip.fps,
+        "source_notes": list(clip.notes),
         "checkpoint": {"name": backbone.name, "digest": backbone.digest},
         "source_attention": asdict(result.choice) if result.choice else None,
         "kept_bytes": result.bytes_kept,

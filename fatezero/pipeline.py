@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from hashlib import blake2b
 from operator import or_
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fatezero.blending.mask import WordMask, word_attention
+from fatezero.cache import TrajectoryCache, cache_key
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
 from fatezero.diffusion.ddim import Step, move, schedule
@@ -28,6 +30,7 @@ from fatezero.settings import recommended_method
 from fatezero.types import Frames
 
 Basis = tuple[object, ...]  # see `Target.basis`
+INVERSION_VERSION = "1"  # raised when the same clip and settings are inverted to other latents
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
@@ -55,7 +58,10 @@ class Target:
 
     @property
     def basis(self) -> Basis:
-        """What the inversion depends on: targets of one clip and source prompt that agree in it share one."""
+        """What the inversion depends on: targets of one clip and source prompt that agree in it share one.
+
+        Unless they make masks at different layers: see `mask_downsampling`.
+        """
         method = self.method
         return (
             method.steps,
@@ -63,9 +69,13 @@ class Target:
             method.key_frames_min_width,
             method.norm_scope,
             self.seed if method.posterior == "sample" else None,
-            method.blending.mask_downsampling if method.blending else None,
             method.sdedit_strength,
         )
+
+    @property
+    def mask_downsampling(self) -> int | None:
+        """The layers that masks are made at; None where the edit makes none."""
+        return self.method.blending.mask_downsampling if self.method.blending else None
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ class Inversion:
         source_frames: uint8 F,H,W,3.
         prompt: the source prompt.
         basis: what of the edits' configuration it was made with.
+        mask_downsampling: the layers whose cross-attention was kept for masks; None kept none.
         clean: F,C,h,w latents of the frames.
         trajectory: None where no edit needs one (SDEdit).
         choice: how the source's attention is kept; None where no edit needs it.
@@ -86,6 +97,7 @@ class Inversion:
     source_frames: Frames
     prompt: str
     basis: Basis
+    mask_downsampling: int | None
     clean: Tensor
     trajectory: Trajectory | None
     choice: Choice | None
@@ -153,11 +165,27 @@ class FateZero:
         backbone: Backbone,
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
+        cache: TrajectoryCache | None = None,
     ) -> None:
-        """Take the networks, how to run them, and who is told what was chosen and what it came to."""
+        """Take the networks, how to run them, who is told what came of it, and where inversions are kept.
+
+        With a cache the source is run again beside the edit (backend "recompute"), found or not found: what else a
+        backend keeps is not in the cache, and equal requests must give equal bytes.
+
+        Raises:
+            UserError: for a cache beside a backend that keeps more than it holds.
+        """
         self.backbone = backbone
         self.runtime = runtime
         self._report = report
+        self._cache = cache
+        if cache is not None:
+            if runtime.backend not in {"auto", "recompute"}:
+                raise UserError(
+                    f"Backend '{runtime.backend}' keeps attention that the cache does not hold: take backend "
+                    "'recompute', or no cache."
+                )
+            self.runtime = replace(runtime, backend="recompute")
 
     @classmethod
     def load(
@@ -165,13 +193,14 @@ class FateZero:
         checkpoint: str = "picturebook",
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
+        cache: TrajectoryCache | None = None,
     ) -> FateZero:
         """Load a checkpoint: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
 
         Raises:
             UserError: if it cannot be loaded.
         """
-        return cls(Backbone.load(checkpoint, runtime), runtime, report)
+        return cls(Backbone.load(checkpoint, runtime), runtime, report, cache)
 
     @cached_property
     def method(self) -> MethodConfig:
@@ -230,48 +259,78 @@ class FateZero:
             UserError: for frames, words or settings that do not fit.
         """
         method, basis = targets[0].method, targets[0].basis
-        if any(target.basis != basis for target in targets):
+        layers = {target.mask_downsampling for target in targets if target.mask_downsampling is not None}
+        if any(target.basis != basis for target in targets) or len(layers) > 1:
             raise UserError(
                 "These edits cannot share an inversion: their steps, key frames, norm scope, posterior (or its seed), "
                 "mask layers or SDEdit strengths differ. Invert once for each."
             )
+        mask_downsampling = next(iter(layers), None)
         _check_frames(frames)
         if self.backbone.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.backbone.device)
-        plans = [self.plan(prompt, target) for target in targets]
+        needs = reduce(or_, (self.plan(prompt, target).needs for target in targets))
+        about = self._about(frames, prompt, targets[0], mask_downsampling) if self._cache else {}
+        kept = self._cache.get(cache_key(about), self.backbone.device) if self._cache else None
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(targets[0].seed) if method.posterior == "sample" else None
-        clean = torch.cat([self.backbone.encode(to_unit_range(frame[None]), generator) for frame in frames])
+        clean = self._encode(frames, targets[0]) if kept is None else kept["clean"]
         encoded = time.perf_counter()
         with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk) as denoiser:
-            needs = reduce(or_, (plan.needs for plan in plans))
             choice = None
             if needs:
                 shapes = Shapes.of(denoiser, clean, method)
                 choice = choose_backend(self.runtime, needs, shapes, self.backbone.device)
             source = choice or "the source's attention is not needed"
             self._report(f"{len(frames)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
+            steps = schedule(self.backbone.scheduler_config, method.steps)
             trajectory = None
-            if method.sdedit_strength is None:
+            if kept is not None and method.sdedit_strength is None:
+                trajectory = Trajectory(prompt, steps, kept["latents"], kept.get("cross_maps"), None)
+            elif method.sdedit_strength is None:
                 trajectory = invert(
                     denoiser,
                     clean,
                     prompt,
-                    schedule(self.backbone.scheduler_config, method.steps),
-                    method.blending.mask_downsampling if method.blending else None,
+                    steps,
+                    mask_downsampling,
                     choice.keeping(needs, self.backbone.device) if choice else None,
                     lambda i: progress("inversion", i + 1, method.steps),
                 )
         seconds = {"encode": encoded - started, "inversion": time.perf_counter() - encoded}
-        inversion = Inversion(frames, prompt, basis, clean, trajectory, choice, self.runtime.chunk, seconds)
-        self._report("kept " + ", ".join(f"{name} {kept / GB:.3f} GB" for name, kept in inversion.bytes_kept.items()))
+        inversion = Inversion(
+            frames, prompt, basis, mask_downsampling, clean, trajectory, choice, self.runtime.chunk, seconds
+        )
+        if self._cache and kept is None:
+            self._cache.put(cache_key(about), _kept_tensors(inversion), about)
+        found = ", from the cache" if kept is not None else ""
+        sizes = ", ".join(f"{name} {bytes_ / GB:.3f} GB" for name, bytes_ in inversion.bytes_kept.items())
+        self._report(f"kept {sizes}{found}")
         return inversion
+
+    def _encode(self, frames: Frames, target: Target) -> Tensor:
+        """F,C,h,w: each frame on its own, so that its latent does not depend on its neighbours."""
+        sampled = target.method.posterior == "sample"
+        generator = torch.Generator().manual_seed(target.seed) if sampled else None
+        return torch.cat([self.backbone.encode(to_unit_range(frame[None]), generator) for frame in frames])
+
+    def _about(self, frames: Frames, prompt: str, target: Target, mask_downsampling: int | None) -> dict[str, str]:
+        """Everything that an inversion is made from."""
+        return {
+            "version": INVERSION_VERSION,
+            "checkpoint": self.backbone.digest,
+            "networks": f"{self.backbone.dtype} on {self.backbone.device.type}",
+            "frames": f"{frames.shape} {blake2b(np.ascontiguousarray(frames).data, digest_size=16).hexdigest()}",
+            "prompt": prompt,
+            "basis": str((*target.basis, mask_downsampling)),
+            "chunk": str(self.runtime.chunk),
+        }
 
     @torch.no_grad()
     def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
         """Edit a clip from its inversion."""
         plan = self.plan(inversion.prompt, target)
-        if target.basis != inversion.basis or (plan.needs and inversion.choice is None):
+        unmasked = target.mask_downsampling not in {None, inversion.mask_downsampling}
+        if target.basis != inversion.basis or unmasked or (plan.needs and inversion.choice is None):
             raise UserError(
                 "This edit needs another inversion: invert with its own steps, key frames, norm scope, posterior (and "
                 "its seed), mask layers, SDEdit strength and fusion."
@@ -346,6 +405,15 @@ def _walked_steps(backbone: Backbone, method: MethodConfig) -> tuple[Step, ...]:
 def _check_frames(frames: Frames) -> None:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise UserError(f"frames are {frames.dtype} {frames.shape}: give at least one frame as uint8 F,H,W,3.")
+
+
+def _kept_tensors(inversion: Inversion) -> dict[str, Tensor]:
+    tensors = {"clean": inversion.clean}
+    if inversion.trajectory is not None:
+        tensors["latents"] = inversion.trajectory.latents
+        if inversion.trajectory.cross_maps is not None:
+            tensors["cross_maps"] = inversion.trajectory.cross_maps
+    return tensors
 
 
 class _MaskAverage:

@@ -20,13 +20,17 @@ MAY_IMPORT = {
     "diffusion": GROUND_FLOOR | {"attention", "picturebook"},  # of picturebook, the folder of its weights
     "editing": GROUND_FLOOR | {"attention", "blending", "diffusion"},
     "planning": GROUND_FLOOR | {"attention", "diffusion"},
-    "pipeline": GROUND_FLOOR | {"blending", "diffusion", "editing", "planning", "settings"},
-    "output": GROUND_FLOOR | {"data", "diffusion", "pipeline"},
-    "lightning": GROUND_FLOOR | {"data", "diffusion", "pipeline", "output", "settings"},
+    "cache": GROUND_FLOOR | {"data"},
+    "pipeline": GROUND_FLOOR | {"blending", "cache", "diffusion", "editing", "planning", "settings"},
+    "tasks": GROUND_FLOOR | {"data", "diffusion", "pipeline", "settings"},
+    "experiment": GROUND_FLOOR | {"data", "settings"},
+    "runs": GROUND_FLOOR | {"data", "tasks"},
+    "output": GROUND_FLOOR | {"data", "pipeline", "tasks"},
+    "forecast": GROUND_FLOOR | {"data", "diffusion", "editing", "pipeline", "planning", "tasks"},
+    "lightning": GROUND_FLOOR | {"cache", "data", "pipeline", "output", "runs", "tasks"},
 }
 KNOW_LIGHTNING = (
     "fatezero/lightning/",
-    "fatezero/commands.py",
     "fatezero/picturebook/",
     "eval/fatezero_eval/",
 )

@@ -7,6 +7,8 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
+from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 
 from fatezero.errors import UserError
@@ -57,6 +59,29 @@ def resolve_inside(root: Path, path: str, where: str) -> str:
             f"{where}: {path!r} leads out of {root}; move the file there, or give the folder that holds it as `root`."
         )
     return str(root / given)
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above a path, or the path itself, that is there."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a file, or of all files in a folder with their names; what is missing is said to be."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return " ".join(f"{file.name}:{content_digest(file)}" for file in files)
+    try:
+        about = path.stat()
+        return _file_digest(path, about.st_mtime_ns, about.st_size)
+    except OSError:
+        return "missing"
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: Path, modified: int, size: int) -> str:  # noqa: ARG001  (a changed file is read again)
+    with path.open("rb") as file:
+        return file_digest(file, "blake2b").hexdigest()
 
 
 @contextmanager

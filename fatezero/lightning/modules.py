@@ -3,42 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from lightning import LightningModule
+from tqdm import tqdm
 
+from fatezero.cache import TrajectoryCache
 from fatezero.config import RuntimeConfig
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import ClipJob, LoadedEdit
-from fatezero.pipeline import EditResult, FateZero, Inversion, Progress, no_progress
-from fatezero.types import Clip, EditRequest
+from fatezero.lightning.datamodule import LoadedTask
+from fatezero.pipeline import EditResult, FateZero, Inversion
+from fatezero.tasks import Job, Task
+from fatezero.types import Clip
 
 Made = TypeVar("Made")
 
 
 class Outcome(Generic[Made]):
-    """What became of a request.
+    """What became of a task.
 
     No dataclass: Lightning takes those apart when it returns predictions, and refuses frozen ones.
 
     Attributes:
-        request: what was asked.
+        task: what was to be done.
         result: what was made, or the sentence that says why there is nothing.
         clip: the source as it was read.
     """
 
-    def __init__(self, request: EditRequest, result: Made | UserError, clip: Clip | UserError) -> None:
+    def __init__(self, task: Task, result: Made | UserError, clip: Clip | UserError) -> None:
         """Hold them together."""
-        self.request = request
+        self.task = task
         self.result = result
         self.clip = clip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What every process needs to load its networks; it travels to the processes that are started.
+
+    Attributes:
+        checkpoint: as `FateZero.load` takes it.
+        runtime: of the run; the device is the trainer's.
+        cache: folder of kept inversions; None keeps none.
+        cache_bytes: its bound; None is no bound.
+        threads: of the CPU in each process; None leaves PyTorch's own choice.
+        quiet: show no progress.
+    """
+
+    checkpoint: str
+    runtime: RuntimeConfig
+    cache: Path | None = None
+    cache_bytes: int | None = None
+    threads: int | None = None
+    quiet: bool = False
+
+    def load(self, device: torch.device) -> FateZero:
+        """The editor on a device.
+
+        Raises:
+            UserError: if the checkpoint cannot be loaded.
+        """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        runtime = replace(self.runtime, device=device.type)  # type: ignore[arg-type]
+        cache = TrajectoryCache(self.cache, self.cache_bytes) if self.cache else None
+        return FateZero.load(self.checkpoint, runtime, self.say, cache)
+
+    def say(self, sentence: str) -> None:
+        """Tell the user without breaking a bar."""
+        if not self.quiet:
+            tqdm.write(sentence)
+
+
+class StepBar:
+    """A bar for each stage of one task."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self._name = name
+        self._quiet = quiet
+        self._bar: tqdm | None = None  # type: ignore[type-arg]
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        if self._bar is None or done == 1:
+            self._bar = tqdm(total=total, desc=f"{self._name} {stage}", unit="step", disable=self._quiet)
+        self._bar.update()
+        if done == total:
+            self._bar.close()
+
+
 class InversionModule(LightningModule):
-    """Predicts the inversion behind a request; requests of one job in a row share it.
+    """Predicts the inversion behind a task; tasks of one job in a row share it.
 
     The networks are loaded by each process for itself, on its own device; nothing is trained, so they are no
     parameters of this module and no strategy wraps them.
@@ -46,73 +107,59 @@ class InversionModule(LightningModule):
 
     editor: FateZero
 
-    def __init__(
-        self,
-        checkpoint: str,
-        runtime: RuntimeConfig,
-        progress: Callable[[str], Progress] = lambda _: no_progress,
-        report: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """Take what to run.
-
-        Args:
-            checkpoint: as `FateZero.load` takes it.
-            runtime: of the run; the device is the trainer's.
-            progress: gives the progress of a request, by its id.
-            report: is told what was chosen and what was measured.
-        """
+    def __init__(self, workshop: Workshop) -> None:
         super().__init__()
-        self._checkpoint = checkpoint
-        self._runtime = runtime
-        self._progress = progress
-        self._report = report
-        self._last: tuple[ClipJob, Inversion | UserError] | None = None
+        self.workshop = workshop
+        self._last: tuple[Job, Inversion | UserError] | None = None
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Load the networks on this process's device."""
-        device = self.trainer.strategy.root_device
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        runtime = replace(self._runtime, device=device.type)  # type: ignore[arg-type]
-        self.editor = FateZero.load(self._checkpoint, runtime, self._report)
+        self.editor = self.workshop.load(self.trainer.strategy.root_device)
 
-    def predict_step(self, batch: LoadedEdit, batch_idx: int) -> Outcome[Any]:  # noqa: ARG002
-        """Invert a request's clip."""
-        return Outcome(batch.request, self.invert(batch), batch.clip)
+    def predict_step(self, batch: LoadedTask, batch_idx: int) -> Outcome[Any] | None:
+        """Invert a task's clip."""
+        return Outcome(batch.task, self.invert(batch, self._bar(batch, batch_idx)), batch.clip)
 
-    def invert(self, batch: LoadedEdit) -> Inversion | UserError:
-        """The inversion that a request's job shares, made when its first request comes."""
+    def invert(self, batch: LoadedTask, progress: Callable[[str, int, int], None]) -> Inversion | UserError:
+        """The inversion that a job shares, made when its first task comes."""
         if self._last is None or self._last[0] != batch.job:
             self._last = None  # the last one's memory is free before the next is taken
-            self._last = batch.job, _or_mistake(lambda: self._invert(batch))
+            self._last = batch.job, _or_mistake(lambda: self._invert(batch, progress))
         return self._last[1]
 
-    def _invert(self, batch: LoadedEdit) -> Inversion:
+    def _invert(self, batch: LoadedTask, progress: Callable[[str, int, int], None]) -> Inversion:
         if isinstance(batch.clip, UserError):
             raise batch.clip
-        prompt, progress = batch.request.source_prompt, self._progress(batch.request.id)
-        plans = [_or_mistake(partial(self.editor.plan, prompt, target)) for target in batch.job.targets]
-        pairs = zip(batch.job.targets, plans, strict=True)
-        sound = [target for target, plan in pairs if not isinstance(plan, UserError)]
-        return self.editor.invert(batch.clip.frames, prompt, sound or batch.job.targets, progress)
+        prompt, targets = batch.task.request.source_prompt, batch.job.targets
+        plans = [_or_mistake(partial(self.editor.plan, prompt, target)) for target in targets]
+        sound = [target for target, plan in zip(targets, plans, strict=True) if not isinstance(plan, UserError)]
+        return self.editor.invert(batch.clip.frames, prompt, sound or targets, progress)
+
+    def _bar(self, batch: LoadedTask, batch_idx: int) -> StepBar:
+        count = sum(self.trainer.num_predict_batches)
+        place = f"process {self.global_rank}, " if self.trainer.world_size > 1 else ""
+        return StepBar(f"[{place}{batch_idx + 1}/{count}] {batch.task.name}", quiet=self.workshop.quiet)
 
 
 class EditingModule(InversionModule):
-    """Predicts edits, one for each request."""
+    """Predicts edits, one for each task."""
 
-    def predict_step(self, batch: LoadedEdit, batch_idx: int) -> Outcome[Any]:  # noqa: ARG002
-        """Edit a request's clip from its job's inversion."""
-        return Outcome(batch.request, _or_mistake(lambda: self._edit(batch)), batch.clip)
+    def predict_step(self, batch: LoadedTask, batch_idx: int) -> Outcome[Any] | None:
+        """Edit a task's clip from its job's inversion."""
+        if not batch.wanted:
+            return None
+        progress = self._bar(batch, batch_idx)
+        return Outcome(batch.task, _or_mistake(lambda: self._edit(batch, progress)), batch.clip)
 
-    def _edit(self, batch: LoadedEdit) -> EditResult:
-        inversion = self.invert(batch)
+    def _edit(self, batch: LoadedTask, progress: Callable[[str, int, int], None]) -> EditResult:
+        inversion = self.invert(batch, progress)
         if isinstance(inversion, UserError):
             raise inversion
-        return self.editor.edit_inverted(inversion, batch.target, self._progress(batch.request.id))
+        return self.editor.edit_inverted(inversion, batch.task.target, progress)
 
 
 def _or_mistake(make: Callable[[], Made]) -> Made | UserError:
-    """What is made, or the sentence that says why not: one request's mistake stops no other."""
+    """What is made, or the sentence that says why not: one task's mistake stops no other."""
     try:
         return make()
     except UserError as error:

@@ -1,54 +1,118 @@
-"""Writes every prediction as soon as it is there."""
+"""Writes every prediction as soon as it is there, beside the networks' work on the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fatezero.errors import UserError
-from fatezero.lightning.modules import EditingModule, Outcome
+from fatezero.lightning.datamodule import LoadedTask
+from fatezero.lightning.modules import InversionModule, Outcome
 from fatezero.output import save_result
-from fatezero.pipeline import EditResult, FateZero
+from fatezero.pipeline import EditResult
+from fatezero.runs import clear_failure, record_failure, state_of, working_on
 from fatezero.types import Clip
 
 
 class ResultWriter(BasePredictionWriter):
-    """Saves each edit in a folder named by its request.
+    """Saves each edit in its task's folder, and the sentence of each failure beside it.
 
-    Attributes:
-        failures: the requests that came to nothing, and why.
+    While a task is at work its folder is locked, so that two runs on the same folder do nothing twice.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self) -> None:
         super().__init__(write_interval="batch")
-        self._folder = folder
-        self._report = report
-        self.failures: list[tuple[str, str]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the thread that writes, in the process whose results it writes."""
+        super().setup(trainer, pl_module, stage)
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._saving: Future[None] | None = None
+        self._lock = ExitStack()
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        batch: LoadedTask,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Take the task, unless another process has done it by now."""
+        self._lock = ExitStack()
+        try:
+            self._lock.enter_context(working_on(batch.task))
+        except UserError as error:
+            batch.clip = error
+        batch.wanted = state_of(batch.task.folder, batch.task.digest) != "done"
 
     def write_on_batch_end(
         self,
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,
-        prediction: Any,
+        prediction: Outcome[EditResult] | None,
         batch_indices: Sequence[int] | None,  # noqa: ARG002
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int,  # noqa: ARG002
     ) -> None:
-        """Save the outcome of one request."""
-        outcome = cast("Outcome[EditResult]", prediction)
-        try:
-            self._save(outcome, cast("EditingModule", pl_module).editor)
-        except UserError as error:
-            self.failures.append((outcome.request.id, str(error)))
+        """Save the outcome of one task while the next is worked on."""
+        self._settle()
+        module = cast("InversionModule", pl_module)
+        self._saving = self._writer.submit(_publish, prediction, module, self._lock)
 
-    def _save(self, outcome: Outcome[EditResult], editor: FateZero) -> None:
-        if isinstance(outcome.result, UserError):
-            raise outcome.result
-        folder, clip = self._folder / outcome.request.id, cast("Clip", outcome.clip)
-        save_result(folder, outcome.result, outcome.request, clip.fps, clip.notes, editor.backbone, editor.runtime)
-        self._report(f"{outcome.request.id}: {' '.join(clip.notes)}")
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Wait for the last one."""
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._saving is not None:
+            self._saving.result()
+            self._saving = None
+
+
+class FailureLog(Callback):
+    """Keeps the sentences of failed inversions in a folder that all processes share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: LoadedTask,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Keep a failure."""
+        if isinstance(outputs.result, UserError):
+            (self._folder / batch.task.request.id).write_text(str(outputs.result), encoding="utf-8")
+
+    def read(self) -> dict[str, str]:
+        """The sentences by request id."""
+        return {file.name: file.read_text(encoding="utf-8") for file in sorted(self._folder.iterdir())}
+
+
+def _publish(outcome: Outcome[EditResult] | None, module: InversionModule, lock: ExitStack) -> None:
+    """Write a result or a failure, and let go of the task."""
+    with lock:
+        if outcome is None:
+            return
+        task, name = outcome.task, outcome.task.name
+        try:
+            if isinstance(outcome.result, UserError):
+                raise outcome.result
+            save_result(task, outcome.result, cast("Clip", outcome.clip), module.editor)
+            clear_failure(task)
+            module.workshop.say(f"{name}: {' '.join(cast('Clip', outcome.clip).notes)}")
+        except UserError as error:
+            module.workshop.say(f"{name}: {error}")
+            record_failure(task, str(error))

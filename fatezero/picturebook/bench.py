@@ -17,6 +17,7 @@ from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Sc
 FPS = 8
 CLIPS = 30
 LONG_CLIPS = 3
+CLIP_FRAMES = 16
 LONG = 64  # frames of a long clip
 # Two edits a clip; five clips hold each category twice.
 CATEGORIES = (
@@ -80,7 +81,7 @@ def edit_scene(scene: Scene, category: str, rng: np.random.Generator) -> Scene:
             return replace(scene, background=others[rng.integers(len(others))])
 
 
-def draw_clip(number: int, frames: int = 16) -> list[BenchEdit]:
+def draw_clip(number: int, frames: int = CLIP_FRAMES) -> list[BenchEdit]:
     """Clip number `number` and its two edits: all scenes seen in training if even, all targets held out if odd."""
     rng = np.random.default_rng([number, 5])
     categories = CATEGORIES[number % len(CATEGORIES)]
@@ -142,17 +143,31 @@ def write_bench(folder: Path) -> None:
     Args:
         folder: datasets/picturebook.
     """
-    plans = {
-        "manifest": [draw_clip(number) for number in range(CLIPS)],
-        "long": [draw_clip(CLIPS + number, LONG) for number in range(LONG_CLIPS)],
-    }
+    write_manifest(folder, "manifest", "picturebook-bench", range(CLIPS), CLIP_FRAMES)
+    write_manifest(folder, "long", "picturebook-long", range(CLIPS, CLIPS + LONG_CLIPS), LONG)
+
+
+def write_manifest(folder: Path, file: str, name: str, clips: range, frames: int) -> Path:
+    """Write some clips of the bench and their edits.
+
+    Args:
+        folder: gets `<file>.yaml` and `clips/*.mp4`.
+        file: the manifest's stem.
+        name: what it calls itself.
+        clips: their numbers; five in a row hold each category twice.
+        frames: of each clip.
+
+    Returns:
+        The manifest.
+    """
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    for name, clips in plans.items():
-        entries = []
-        for edits in clips:
-            recipe = edits[0].recipe
-            clip = f"clips/{recipe.scene.object}-{recipe.scene.background.replace(' ', '-')}-{recipe.seed}.mp4"
-            write_video(folder / clip, render_clip(recipe).frames, FPS)
-            entries += [as_entry(edit, clip) for edit in edits]
-        manifest = {"name": f"picturebook-{'bench' if name == 'manifest' else name}", "edits": entries}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False, width=100))
+    entries = []
+    for number in clips:
+        edits = draw_clip(number, frames)
+        recipe = edits[0].recipe
+        clip = f"clips/{recipe.scene.object}-{recipe.scene.background.replace(' ', '-')}-{recipe.seed}.mp4"
+        write_video(folder / clip, render_clip(recipe).frames, FPS)
+        entries += [as_entry(edit, clip) for edit in edits]
+    manifest = folder / f"{file}.yaml"
+    manifest.write_text(yaml.safe_dump({"name": name, "edits": entries}, sort_keys=False, width=100))
+    return manifest

@@ -39,6 +39,8 @@ class ClipConfig(TrainingConfig):
 
     Attributes:
         group: pictures of a batch that differ in nothing but their objects, so that objects are told by themselves.
+        coloured: share of the groups whose objects are recoloured; without their own colours they are far harder to
+            tell apart.
     """
 
     series: int = 2
@@ -47,6 +49,7 @@ class ClipConfig(TrainingConfig):
     weight_decay: float = 0.05
     ema_decay: float = 0.98  # short: the averaged batch statistics must forget how they began
     group: int = 16
+    coloured: float = 0.75
 
 
 def model_config() -> dict[str, Any]:
@@ -95,9 +98,12 @@ class ClipTraining(PicturebookModule):
         super().__init__(config)
         self.pool = pool
         self.alike: dict[Scene, list[tuple[Shard, int]]] = {}
+        self.anchors: dict[bool, list[Scene]] = {False: [], True: []}
         for shard in pool:
             for row, scene in enumerate(shard.scenes):
-                self.alike.setdefault(replace(scene, object=""), []).append((shard, row))
+                surroundings = replace(scene, object="")
+                self.alike.setdefault(surroundings, []).append((shard, row))
+                self.anchors[scene.colour is not None].append(surroundings)
         self.tokenizer = new_tokenizer()
         self.clip = open_clip.CLIP(**model_config())
         if config.init_from:
@@ -108,8 +114,8 @@ class ClipTraining(PicturebookModule):
         images: list[npt.NDArray[np.uint8]] = []
         scenes: list[Scene] = []
         while len(scenes) < self.config.batch:
-            shard = self.pool[int(rng.integers(len(self.pool)))]
-            alike = self.alike[replace(shard.scenes[int(rng.integers(len(shard.scenes)))], object="")]
+            anchors = self.anchors[bool(rng.random() < self.config.coloured)]
+            alike = self.alike[anchors[int(rng.integers(len(anchors)))]]
             for place in rng.integers(len(alike), size=self.config.group):
                 shard, row = alike[place]
                 images.append(degrade(shard.images[row], rng))

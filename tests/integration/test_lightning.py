@@ -1,4 +1,4 @@
-"""Predict steps over requests: sharing, writing, and what becomes of failures."""
+"""Predict steps over tasks: sharing, writing, and what becomes of failures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from lightning import Trainer
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.data.video import write_video
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import EditDataModule, group_requests, sized
-from fatezero.lightning.modules import EditingModule, InversionModule, Outcome
+from fatezero.lightning.datamodule import TaskDataModule
+from fatezero.lightning.modules import EditingModule, InversionModule, Outcome, Workshop
 from fatezero.lightning.writers import ResultWriter
+from fatezero.runs import failure_reason
+from fatezero.tasks import Job, Task, cost, make_tasks, share_inversions, sized, spread
 from fatezero.types import ClipSpec, EditRequest
 
 METHOD = MethodConfig(steps=2, fusion=FusionConfig(), blending=None)
@@ -28,8 +30,21 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipSpec:
     return ClipSpec(path=str(path), height=64, width=64)
 
 
+@pytest.fixture
+def workshop(golden_folder: Path) -> Workshop:
+    return Workshop(checkpoint=str(golden_folder / "model"), runtime=RuntimeConfig(), quiet=True)
+
+
 def request(clip: ClipSpec, name: str, target: str = "a red ball", **changes: Any) -> EditRequest:
     return EditRequest(id=name, clip=clip, source_prompt="a grey ball", target_prompt=target, **changes)
+
+
+def tasks(requests: list[EditRequest], method: MethodConfig = METHOD, run: Path = Path("run")) -> list[Task]:
+    return make_tasks(requests, {"full": method}, run, "a checkpoint")
+
+
+def names(jobs: list[Job]) -> list[list[str]]:
+    return [[task.request.id for task in job.tasks] for job in jobs]
 
 
 def trainer(**options: Any) -> Trainer:
@@ -39,7 +54,7 @@ def trainer(**options: Any) -> Trainer:
     )  # fmt: skip
 
 
-def test_requests_share_an_inversion_where_they_can(clip: ClipSpec) -> None:
+def test_tasks_share_an_inversion_where_they_can(clip: ClipSpec) -> None:
     requests = [
         request(clip, "a"),
         request(clip, "b", "a blue ball", settings={"guidance_scale": 2.0, "fusion.self_window": [0.0, 0.3]}),
@@ -48,58 +63,88 @@ def test_requests_share_an_inversion_where_they_can(clip: ClipSpec) -> None:
         request(replace(clip, start=1), "e"),
         request(clip, "f", seed=7),
         request(clip, "g", settings={"fusion": None}),
-        request(clip, "h", "a red ball", edited_words=("ball",)),
+        request(clip, "h", settings={"blending.mask_downsampling": 2}),
+        request(clip, "i", settings={"blending.mask_downsampling": 4}),
+        request(clip, "j", settings={"blending.mask_downsampling": 2}),
     ]
-    jobs = group_requests(requests, METHOD)
-    assert [[r.id for r in job.requests] for job in jobs] == [["a", "b", "f", "g", "h"], ["c"], ["d"], ["e"]]
-    assert jobs[0].targets[1].method.guidance_scale == 2.0
-    assert jobs[0].targets[3].method.fusion is None
-    sampled = group_requests(requests, replace(METHOD, posterior="sample"))
-    assert [r.id for r in sampled[0].requests] == ["a", "b", "g", "h"]  # another seed draws another latent
+    jobs = share_inversions(tasks(requests))
+    assert names(jobs) == [["h", "j", "a", "b", "f", "g"], ["i"], ["c"], ["d"], ["e"]]  # masks where one has them
+    assert jobs[0].tasks[3].method.guidance_scale == 2.0
+    assert jobs[0].tasks[5].method.fusion is None
+    sampled = share_inversions(tasks(requests[:6], replace(METHOD, posterior="sample")))
+    assert names(sampled)[0] == ["a", "b"]  # another seed draws another latent
+
+
+def test_further_seeds_get_their_own_folder(clip: ClipSpec) -> None:
+    made = tasks([request(clip, "a", seed=5), request(clip, "a", seed=6)])
+    assert [task.folder for task in made] == [Path("run/full/a"), Path("run/full/a@6")]
+    assert made[0].digest != made[1].digest
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 9])
+def test_work_is_shared_out_once_and_evenly(workers: int, clip: ClipSpec) -> None:
+    several = [request(clip, f"edit{i}", f"a {word} ball") for i, word in enumerate(("red", "blue", "green"))]
+    longer = [request(replace(clip, start=1, frames=1), f"one{i}", settings={"steps": 2 + i}) for i in range(4)]
+    jobs = share_inversions(tasks(several + longer))
+    shares = spread(jobs, workers)
+    assert len(shares) == workers
+    done = [task.request.id for share in shares for job in share for task in job.tasks]
+    assert sorted(done) == sorted(r.id for r in several + longer)
+    load = [sum(map(cost, share)) for share in shares]
+    assert max(load) <= 4 / 3 * max(sum(load) / workers, *map(cost, (job for s in shares for job in s)))
+
+
+def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> None:
+    other = tmp_path / "other.mp4"
+    write_video(other, np.full((2, 64, 64, 3), 98, np.uint8), fps=8)
+    moved = tmp_path / "moved.mp4"
+    moved.write_bytes(Path(clip.path).read_bytes())
+    (first,) = tasks([request(clip, "a")])
+    assert tasks([request(replace(clip, path=str(moved)), "a", category="style")])[0].digest == first.digest
+    for changed in (
+        tasks([request(replace(clip, path=str(other)), "a")]),
+        tasks([request(clip, "a", "a blue ball")]),
+        tasks([request(clip, "a")], replace(METHOD, steps=3)),
+        make_tasks([request(clip, "a")], {"full": METHOD}, Path("run"), "another checkpoint"),
+    ):
+        assert changed[0].digest != first.digest
 
 
 @pytest.mark.parametrize("settings", [{"fusion.windows": 1}, {"steps": "many"}, {"nothing": 1}, {"steps.more": 1}])
 def test_wrong_settings_name_the_request(settings: dict[str, Any], clip: ClipSpec) -> None:
     with pytest.raises(UserError, match="request a"):
-        group_requests([request(clip, "a", settings=settings)], METHOD)
+        tasks([request(clip, "a", settings=settings)])
 
 
-def test_editing_writes_as_it_goes(clip: ClipSpec, golden_folder: Path, tmp_path: Path) -> None:
+def test_editing_writes_as_it_goes(clip: ClipSpec, workshop: Workshop, tmp_path: Path) -> None:
     requests = [request(clip, "one"), request(clip, "two", "a blue ball"), request(clip, "bad", edited_words=("x",))]
     requests.append(request(replace(clip, path="gone.mp4"), "gone"))
-    blended = replace(METHOD, blending=MethodConfig().blending)
-    module = EditingModule(str(golden_folder / "model"), RuntimeConfig(), report=lambda _: None)
-    writer = ResultWriter(tmp_path)
-    jobs = group_requests(requests, blended)
+    made = tasks(requests, replace(METHOD, blending=MethodConfig().blending), tmp_path)
+    jobs = share_inversions(made)
     assert len(jobs) == 2  # the bad word stands beside sound requests of the same clip
-    data = EditDataModule(jobs)
-    trainer(callbacks=[writer]).predict(module, data, return_predictions=False)
-    assert sorted(p.parent.name for p in tmp_path.glob("*/meta.json")) == ["one", "two"]
-    assert [name for name, _ in writer.failures] == ["bad", "gone"]
-    assert "'x' is not a word" in writer.failures[0][1]
+    trainer(callbacks=[ResultWriter()]).predict(EditingModule(workshop), TaskDataModule(jobs), return_predictions=False)
+    assert sorted(p.parent.name for p in tmp_path.glob("full/*/meta.json")) == ["one", "two"]
+    assert sorted(p.name for p in tmp_path.glob("full/*.failed.json")) == ["bad.failed.json", "gone.failed.json"]
+    assert "'x' is not a word" in failure_reason(tmp_path / "full" / "bad")
 
 
-def test_inversion_is_a_predict_step(clip: ClipSpec, golden_folder: Path) -> None:
-    module = InversionModule(str(golden_folder / "model"), RuntimeConfig(), report=lambda _: None)
-    jobs = group_requests([request(clip, "one")], METHOD)
-    (outcome,) = trainer().predict(module, EditDataModule(jobs)) or []
+def test_inversion_is_a_predict_step(clip: ClipSpec, workshop: Workshop) -> None:
+    jobs = share_inversions(tasks([request(clip, "one")]))
+    (outcome,) = trainer().predict(InversionModule(workshop), TaskDataModule(jobs)) or []
     assert outcome.result.trajectory.latents.shape == (3, 2, 4, 8, 8)
 
 
-def test_predictions_come_back_on_request(clip: ClipSpec, golden_folder: Path) -> None:
-    module = EditingModule(str(golden_folder / "model"), RuntimeConfig(), report=lambda _: None)
-    jobs = group_requests([request(clip, "one"), request(clip, "two", "a blue ball")], METHOD)
-    outcomes = trainer().predict(module, EditDataModule(jobs)) or []
+def test_predictions_come_back_on_request(clip: ClipSpec, workshop: Workshop) -> None:
+    jobs = share_inversions(tasks([request(clip, "one"), request(clip, "two", "a blue ball")]))
+    outcomes = trainer().predict(EditingModule(workshop), TaskDataModule(jobs)) or []
     assert [type(outcome) for outcome in outcomes] == [Outcome, Outcome]
     assert not np.array_equal(outcomes[0].result.frames, outcomes[1].result.frames)
 
 
-def test_a_job_is_inverted_once(clip: ClipSpec, golden_folder: Path) -> None:
-    said: list[str] = []
-    module = EditingModule(str(golden_folder / "model"), RuntimeConfig(), report=said.append)
-    jobs = group_requests([request(clip, "one"), request(clip, "two", "a blue ball")], METHOD)
-    trainer().predict(module, EditDataModule(jobs))
-    assert len([line for line in said if line.startswith("kept")]) == 1
+def test_a_job_is_inverted_once(clip: ClipSpec, workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = share_inversions(tasks([request(clip, "one"), request(clip, "two", "a blue ball")]))
+    trainer().predict(EditingModule(replace(workshop, quiet=False)), TaskDataModule(jobs))
+    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith("kept")]) == 1
 
 
 def test_a_size_left_open_is_the_checkpoints(clip: ClipSpec) -> None:
