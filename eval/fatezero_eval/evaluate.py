@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
-from hashlib import blake2b, file_digest
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from fatezero.data.files import replacing
+from fatezero.data.files import content_digest, replacing
 from fatezero.data.manifest import Manifest, read_manifest, request_from_json
-from fatezero.data.video import iter_frames
+from fatezero.data.video import iter_frames, probe
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.alignment import AlignmentReport, align
 from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
+from fatezero_eval.provenance import Provenance, versions, write_provenance
 from fatezero_eval.rows import BASELINES, Row, from_json, to_json, write_rows
 
 
@@ -112,7 +113,7 @@ def evaluate_run(config: EvaluateRun, render: Render | None = None) -> Evaluatio
     items = run_items(config.run, Truths(manifest, render, out / "truth"))
     if not items:
         raise UserError(f"{config.run}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first.")
-    return evaluate_items(items, config, out)
+    return evaluate_items(items, config, out, manifest)
 
 
 def evaluate_videos(config: EvaluateVideos, render: Render | None = None) -> Evaluation:
@@ -143,13 +144,13 @@ def evaluate_videos(config: EvaluateVideos, render: Render | None = None) -> Eva
         items.append(_item(request, config.method, edited, truths, notes="; ".join(match.notes)))
     if not items:
         raise UserError(f"{config.videos}: no video can be scored.\n{report}")
-    evaluation = evaluate_items(items, config, config.out)
+    evaluation = evaluate_items(items, config, config.out, manifest)
     unmatched = {f"{config.method}/{m.edit}": m.problem for m in report.matches if m.problem}
     return replace(evaluation, alignment=report, failures={**evaluation.failures, **unmatched})
 
 
-def evaluate_items(items: Sequence[Item], config: Scoring, out: Path) -> Evaluation:
-    """Score items that were not scored yet, in one process or several, and write all rows.
+def evaluate_items(items: Sequence[Item], config: Scoring, out: Path, manifest: Manifest | None = None) -> Evaluation:
+    """Score items that were not scored yet, in one process or several, and write all rows and their provenance.
 
     Raises:
         UserError: a metric or model is not usable.
@@ -180,6 +181,18 @@ def evaluate_items(items: Sequence[Item], config: Scoring, out: Path) -> Evaluat
         else:
             failures[_name(item)] = _failure(files[_name(item)])
     lines, table = write_rows(out, rows)
+    provenance = Provenance(
+        rows=content_digest(lines),
+        manifest=manifest.name if manifest else "",
+        manifest_digest=_digest(content_digest(manifest.path)) if manifest else "",
+        edits={item.request.id: _of_edit(item.request) for item in items if _name(item) not in failures},
+        models=models.used,
+        edit_mask=config.edit_mask,
+        metrics=tuple(metric.id for metric in metrics),
+        device=config.device,
+        versions=versions(),
+    )
+    write_provenance(out, provenance)
     return Evaluation(tuple(rows), failures, lines, table)
 
 
@@ -334,20 +347,19 @@ def _fingerprint(item: Item, setting: str) -> str:
         *((values, key) for key in ("edited", "own_mask", "mask", "true_edit")),
     ):
         if owner[key]:
-            owner[key]["path"] = _content(Path(owner[key]["path"]))
-    values["true_flow"] = _content(item.true_flow) if item.true_flow else None
-    everything = json.dumps([setting, values], sort_keys=True)
-    return blake2b(everything.encode(), digest_size=16).hexdigest()
+            owner[key]["path"] = content_digest(Path(owner[key]["path"]))
+    values["true_flow"] = content_digest(item.true_flow) if item.true_flow else None
+    return _digest([setting, values])
 
 
-@lru_cache(maxsize=4096)
-def _content(path: Path) -> str:
-    """Digest of a file, or of all files in a folder; what is missing has none and fails when it is read."""
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return " ".join(f"{file.name}:{_content(file)}" for file in files)
-    try:
-        with path.open("rb") as file:
-            return file_digest(file, "blake2b").hexdigest()
-    except OSError:
-        return "missing"
+def _of_edit(request: EditRequest) -> str:
+    """Digest of what two methods must share for their scores of an edit to be comparable."""
+    clip = request.clip
+    info = probe(clip)
+    frames = [content_digest(Path(clip.path)), clip.start, clip.stride, clip.fps, clip.fit]
+    size = [info.frames, info.height, info.width]  # as settled: a request may leave them open
+    return _digest([frames, size, request.source_prompt, request.target_prompt, request.category])
+
+
+def _digest(values: Any) -> str:
+    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()

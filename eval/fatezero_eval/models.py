@@ -20,6 +20,8 @@ from fatezero_eval.encoders import (
 from fatezero_eval.flow import load_flow, raft_remedy
 from fatezero_eval.suite import METRICS, Metric, choose
 
+ROLES = ("flow", "clip", "pick", "dino", "lpips", "lpips_squeeze")
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -28,12 +30,18 @@ class Loaded:
     Attributes:
         metrics: in the suite's order.
         shared: what scoring uses.
-        identity: names every model and its weights.
+        identity: names every model of `ROLES` and its weights; empty where it is not needed.
     """
 
     metrics: tuple[Metric, ...]
     shared: Models
     identity: tuple[str, ...]
+
+    @property
+    def used(self) -> dict[str, str]:
+        """By role, the models that the metrics look at; flow is always loaded."""
+        wanted = {"flow" if metric.model == "motion" else metric.model for metric in self.metrics}
+        return {role: name for role, name in zip(ROLES, self.identity, strict=True) if role in wanted}
 
 
 def selected(config: Scoring) -> tuple[Metric, ...]:
@@ -67,7 +75,7 @@ def load_models(config: Scoring, metrics: tuple[Metric, ...]) -> Loaded:
         lpips_squeeze=load_lpips("squeeze", device) if "lpips_squeeze" in wanted else None,
         cache=Cache(config.cache),
     )
-    named = (shared.flow, shared.clip, shared.pick, shared.dino, shared.lpips, shared.lpips_squeeze)
+    named = (getattr(shared, role) for role in ROLES)
     return Loaded(metrics, shared, tuple(model.id if model else "" for model in named))
 
 

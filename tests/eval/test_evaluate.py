@@ -13,7 +13,7 @@ import torch
 from fatezero.data.video import read_clip, write_frames, write_video
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
-from fatezero_eval import clips, consistency, evaluate, fidelity, leaderboard, models, rows, suite, text
+from fatezero_eval import clips, consistency, evaluate, fidelity, models, rows, statistics, suite, text
 from fatezero_eval.cache import Cache
 from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
 from fatezero_eval.flow import Dis, GivenFlow
@@ -218,7 +218,6 @@ def test_a_killed_run_goes_on_and_a_changed_edit_is_scored_again(run_folder, tin
     assert done == [items[3]]
     frames = run_folder / "full" / "owl-1" / "frames"
     write_frames(frames, np.zeros((3, 32, 40, 3), np.uint8))
-    evaluate._content.cache_clear()
     after = evaluate.evaluate_run(wanted)
     assert len(done) == 2
     changed = [a.edit for a, b in zip(after.rows, before.rows, strict=True) if a != b]
@@ -294,19 +293,6 @@ def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frame
         evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder))
 
 
-def test_averages_are_over_clips_and_ignore_order():
-    def row(clip, edit, value):
-        known = {"category": "", "variant": "full", "seed": 0, "metric": "psnr/truth@1", "model": ""}
-        return rows.Row(clip=clip, edit=edit, value=value, defined=1, undefined=0, reason="", **known)
-
-    table = [row("a", "1", 1.0), row("a", "2", 3.0), row("b", "3", 10.0), row("c", "4", None)]
-    for order in (table, table[::-1]):
-        (mean,) = leaderboard.average(order)
-        assert (mean.value, mean.clips, mean.rows, mean.undefined) == (6.0, 2, 3, 1)
-    (mean,) = leaderboard.average(table[3:])
-    assert mean.value is None
-
-
 def test_damaged_rows_are_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"clip": "a"}\n')
     with pytest.raises(UserError, match="line 1: not a row"):
@@ -342,6 +328,6 @@ def test_any_number_of_processes_gives_the_same_rows(run_folder, tiny_clip, proc
     together = evaluate.evaluate_run(many)
     assert together.rows == alone.rows
     assert together.lines.read_bytes() == alone.lines.read_bytes()
-    assert leaderboard.average(together.rows) == leaderboard.average(alone.rows)
+    assert statistics.scores(together.rows) == statistics.scores(alone.rows)
     assert list(alone.failures) == ["full/fox-1/1"]
     assert together.failures == alone.failures
