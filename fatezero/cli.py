@@ -7,21 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from fatezero import __version__
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.errors import UserError
-from fatezero.options import BenchOptions, EditOptions
+from fatezero.experiment import AblationOptions
+from fatezero.options import BenchOptions, CacheOptions, EditOptions, InvertOptions, WorkOptions
 from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
 
 if TYPE_CHECKING:
     from fatezero_eval.evaluate import Evaluation
 
-LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths", "--metrics")
+LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths", "--metrics", "--categories")
 NUMBERS = ("--key_frames", "--lengths")  # of these, the lists that may hold numbers
+EDITING = ("edit", "invert", "ablate")  # the commands that take a method's configuration
 TRAININGS = {
     "autoencoder": "train Picturebook's autoencoder",
     "text-to-image": "train Picturebook's text-to-image model",
@@ -92,8 +94,14 @@ def _parser(method: MethodConfig, words: list[str]) -> ArgumentParser:
         prog="fatezero", description="Text-driven video editing without training.", version=__version__
     )
     commands = parser.add_subcommands(required=False)
-    commands.add_subcommand("edit", _edit_parser(method), help="edit a clip, or all clips of a manifest")
+    commands.add_subcommand("edit", _work_parser(EditOptions, method), help="edit a clip, or all clips of a manifest")
+    commands.add_subcommand("invert", _work_parser(InvertOptions, method), help="invert clips ahead of their edits")
+    commands.add_subcommand("ablate", _work_parser(AblationOptions, method), help="compare variants of the method")
     commands.add_subcommand("evaluate", _evaluate_parser(), help="score a run, or anyone's videos")
+    commands.add_subcommand("leaderboard", _leaderboard_parser(), help="join scored runs into tables")
+    commands.add_subcommand("report", _report_parser(), help="a page of a run's videos, tables and plots")
+    commands.add_subcommand("status", _status_parser(), help="what a run folder holds and lacks")
+    commands.add_subcommand("cache", _cache_parser(), help="list, verify or prune kept inversions")
     datasets, train = ArgumentParser(), ArgumentParser()
     commands.add_subcommand("datasets", datasets, help="check a manifest and its clips")
     commands.add_subcommand("train", train, help="train or measure the shipped models")
@@ -104,11 +112,41 @@ def _parser(method: MethodConfig, words: list[str]) -> ArgumentParser:
     return parser
 
 
-def _edit_parser(method: MethodConfig) -> ArgumentParser:
-    parser = _plain_parser(EditOptions)
+def _work_parser(options: type, method: MethodConfig) -> ArgumentParser:
+    parser = _plain_parser(options)
     parser.add_class_arguments(MethodConfig, as_group=True)
     parser.add_class_arguments(RuntimeConfig, as_group=True)
+    parser.add_class_arguments(WorkOptions, as_group=True)
     parser.set_defaults({field.name: getattr(method, field.name) for field in fields(method)})
+    return parser
+
+
+def _leaderboard_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders, and folders of scored foreign videos")
+    parser.add_argument("--out", type=Path | None, help="where the tables go; the first run by default")
+    parser.add_argument("--reference", type=str | None, help="the variant that others are compared to")
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--manifest", type=Path | None, help="the edits, with what is known of the right results")
+    return parser
+
+
+def _status_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("run", type=Path, help="a run folder")
+    return parser
+
+
+def _cache_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("action", type=Literal["ls", "verify", "prune"], help="what to do")
+    parser.add_argument("folder", type=Path, help="the folder that was given as --cache")
+    parser.add_argument("--cache_gb", type=float | None, help="what may stay, in units of 1e9 bytes")
     return parser
 
 
@@ -171,12 +209,12 @@ def _plain_parser(options: type) -> ArgumentParser:
 def _recommended(words: list[str]) -> MethodConfig:
     """The checkpoint's own recommendations: the defaults of what the user leaves open."""
     asked = [word for word in words if not word.startswith("--print_config")]
-    if not asked or asked[0] != "edit" or "--help" in asked or "-h" in asked:
+    if not asked or asked[0] not in EDITING or "--help" in asked or "-h" in asked:
         return MethodConfig()
     from fatezero.diffusion.checkpoint import checkpoint_folder  # noqa: PLC0415
     from fatezero.settings import recommended_method  # noqa: PLC0415
 
-    return recommended_method(checkpoint_folder(_parser(MethodConfig(), asked).parse_args(asked).edit.model))
+    return recommended_method(checkpoint_folder(_parser(MethodConfig(), asked).parse_args(asked)[asked[0]].model))
 
 
 def _only(config: type, parsed: Namespace) -> Any:
@@ -184,10 +222,53 @@ def _only(config: type, parsed: Namespace) -> Any:
     return config(**{field.name: getattr(parsed, field.name) for field in fields(config)})
 
 
+def _settings(options: type, parsed: Namespace) -> tuple[Any, ...]:
+    return tuple(_only(part, parsed) for part in (options, MethodConfig, RuntimeConfig, WorkOptions))
+
+
 def _edit(parsed: Namespace) -> int:
     from fatezero.commands import edit  # noqa: PLC0415
 
-    return edit(_only(EditOptions, parsed), _only(MethodConfig, parsed), _only(RuntimeConfig, parsed))
+    return edit(*_settings(EditOptions, parsed))
+
+
+def _invert(parsed: Namespace) -> int:
+    from fatezero.commands import invert  # noqa: PLC0415
+
+    return invert(*_settings(InvertOptions, parsed))
+
+
+def _ablate(parsed: Namespace) -> int:
+    from fatezero.ablation import ablate  # noqa: PLC0415
+
+    return ablate(*_settings(AblationOptions, parsed))
+
+
+def _leaderboard(parsed: Namespace) -> int:
+    from fatezero_eval.leaderboard import write_leaderboard  # noqa: PLC0415
+
+    print(write_leaderboard(parsed.runs, parsed.out or parsed.runs[0], parsed.reference))
+    return 0
+
+
+def _report(parsed: Namespace) -> int:
+    from fatezero.picturebook.truth import write_truth  # noqa: PLC0415
+    from fatezero_eval.report import write_report  # noqa: PLC0415
+
+    print(write_report(parsed.run, parsed.manifest, write_truth))
+    return 0
+
+
+def _status(parsed: Namespace) -> int:
+    from fatezero.commands import status  # noqa: PLC0415
+
+    return status(parsed.run)
+
+
+def _cache(parsed: Namespace) -> int:
+    from fatezero.commands import cache  # noqa: PLC0415
+
+    return cache(_only(CacheOptions, parsed))
 
 
 def _evaluate(parsed: Namespace) -> int:
@@ -244,7 +325,13 @@ def _doctor(_: Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "edit": _edit,
+    "invert": _invert,
+    "ablate": _ablate,
     "evaluate": _evaluate,
+    "leaderboard": _leaderboard,
+    "report": _report,
+    "status": _status,
+    "cache": _cache,
     "datasets": _datasets,
     "train": _train,
     "bench": _bench,

@@ -107,10 +107,13 @@ def make_variants(options: AblationOptions, base: MethodConfig) -> dict[str, Var
     grid = [[(name, value) for value in values] for name, values in options.sweep.items()]
     for combination in product(*grid) if grid else ():
         settings[" ".join(f"{name}={_short(value)}" for name, value in combination)] = dict(combination)
-    names = {name: folder_name(name) for name in settings}
-    return {
-        names[name]: Variant(given, with_settings(base, given, f"variant {name}")) for name, given in settings.items()
-    }
+    variants: dict[str, Variant] = {}
+    for name, given in settings.items():
+        folder = folder_name(name)
+        if folder in variants:
+            raise UserError(f"Two variants are called {folder}: give each a name of its own.")
+        variants[folder] = Variant(given, with_settings(base, given, f"variant {name}"))
+    return variants
 
 
 def choose_edits(manifest: Manifest, options: AblationOptions) -> list[EditRequest]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 
-from fatezero import __version__
 from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest
 from fatezero.data.manifest import request_to_json
@@ -58,7 +58,7 @@ class Task:
         """Of everything that decides the result: request, clip's content, configuration, checkpoint, version."""
         asked = {**request_to_json(self.request), "category": "", "settings": {}}
         asked["clip"] = {**asdict(self.request.clip), "path": content_digest(Path(self.request.clip.path))}
-        values = [__version__, self.checkpoint, asked, asdict(self.method)]
+        values = [version("fatezero-lab"), self.checkpoint, asked, asdict(self.method)]
         return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
