@@ -19,8 +19,8 @@ from fatezero.errors import UserError
 from fatezero_eval.rows import BASELINES, Row
 
 CONFIDENCE = 0.95
-# Half of all clips miss the true median on either side: below six clips even the whole range of the values covers it
-# in less than 95 % of all draws (1 - 2^(1-n)), and no two-sided rank test can reach 5 %.
+# n clips all fall on one side of the true median in 2^(1-n) of all draws. Below six clips that is more than 5 %: not
+# even their whole range is a 95 % interval, and no two-sided rank test can reach 5 %.
 FEWEST_CLIPS = 6
 RESAMPLES = 1999
 ARROWS = {1: "↑", -1: "↓", 0: ""}
