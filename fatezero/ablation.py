@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fatezero_eval.tracking import track
-
 from fatezero.commands import at_native_size, perform
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest
@@ -23,6 +21,7 @@ from fatezero_eval.config import EvaluateRun
 from fatezero_eval.evaluate import evaluate_run
 from fatezero_eval.leaderboard import write_leaderboard
 from fatezero_eval.report import write_report
+from fatezero_eval.tracking import track
 
 SMALL = range(5)  # clips of the bench that hold two edits of each category
 
@@ -88,6 +87,5 @@ def _conclude(options: AblationOptions, manifest: Path, work: WorkOptions) -> in
         print(f"fatezero: {name}: {reason}", file=sys.stderr)
     print(write_leaderboard([options.out], options.out, folder_name(options.reference)))
     print(f"open {write_report(options.out, manifest, write_truth)}")
-    if options.wandb != "disabled":
-        print(track(options.out, options.wandb, options.project) or "logged to Weights & Biases")
+    print(track(options.out, options.wandb or default_mode(), options.project) or "logged to Weights & Biases")
     return 1 if evaluation.failures else 0

@@ -16,6 +16,7 @@ from fatezero import picturebook
 from fatezero.cache import TrajectoryCache
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest, request_from_json
+from fatezero.data.remote import RemoteRun, is_remote
 from fatezero.diffusion.backbone import choose_device
 from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, native_size
 from fatezero.errors import UserError
@@ -47,11 +48,15 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, wor
     Raises:
         UserError: for options that do not fit each other or the checkpoint, and if a process died.
     """
-    run, variant = Path(options.out), _safe_name("variant", options.variant)
+    variant = _safe_name("variant", options.variant)
+    remote = RemoteRun(options.out) if is_remote(options.out) else None
+    run = remote.folder if remote else Path(options.out)
+    if remote:
+        remote.fetch_state()
     checkpoint = checkpoint_folder(options.model)
     requests, unreadable = at_native_size(_requests(options), checkpoint)
     tasks = make_tasks(requests, {variant: method}, run, checkpoint_digest(checkpoint))
-    return perform(tasks, unreadable, options.model, runtime, work, redo=options.redo)
+    return perform(tasks, unreadable, options.model, runtime, work, redo=options.redo, remote=remote)
 
 
 def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
@@ -127,6 +132,7 @@ def perform(
     work: WorkOptions,
     *,
     redo: bool,
+    remote: RemoteRun | None = None,
 ) -> int:
     """Do what is left of a run's tasks, and say what became of all.
 
@@ -137,6 +143,7 @@ def perform(
         runtime: of the networks.
         work: how it is shared out.
         redo: replace results that were made with other settings.
+        remote: where results are copied to.
 
     Returns:
         0 if every result is there, 1 if not.
@@ -150,7 +157,7 @@ def perform(
         f"{len(doable)} to do from {len(jobs)} inversions"
     )
     check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
-    workshop, device = _workshop(model, runtime, work), choose_device(runtime.device)
+    workshop, device = _workshop(model, runtime, work, remote), choose_device(runtime.device)
     if work.dry_run:
         if jobs:
             print(describe_forecast(workshop.load(device), jobs, work.devices * work.num_nodes))
@@ -161,10 +168,10 @@ def perform(
             record_failure(task, unreadable[task.request.id])
     if jobs:
         run_jobs(EditingModule(workshop), jobs, work, device.type, [ResultWriter()])
-    return _account(tasks, run)
+    return _account(tasks, run, remote)
 
 
-def _account(tasks: Sequence[Task], run: Path) -> int:
+def _account(tasks: Sequence[Task], run: Path, remote: RemoteRun | None) -> int:
     """What the run folder holds of the tasks, by looking: nothing that a process said counts."""
     if not is_first_process():
         return 0
@@ -174,18 +181,21 @@ def _account(tasks: Sequence[Task], run: Path) -> int:
             reason = failure_reason(task.folder) if state == "failed" else "nothing was written; run again"
             print(f"fatezero: {task.name}: {reason}", file=sys.stderr)
     done = states.count("done")
-    write_results_table(run)
-    print(f"{done} of {len(tasks)} edits are in {run}; look at side_by_side.mp4 in each.")
+    table = write_results_table(run)
+    if remote:
+        for file in (table, *sorted(run.glob("*/*.json"))):
+            remote.publish(file)
+    print(f"{done} of {len(tasks)} edits are in {remote.url if remote else run}; look at side_by_side.mp4 in each.")
     return 0 if done == len(tasks) else 1
 
 
-def _workshop(model: str, runtime: RuntimeConfig, work: WorkOptions) -> Workshop:
+def _workshop(model: str, runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None = None) -> Workshop:
     threads = work.threads
     if threads is None and work.devices > 1:
         threads = max(1, (os.cpu_count() or 1) // work.devices)
     bound = None if work.cache_gb is None else int(work.cache_gb * GB)
     return Workshop(
-        checkpoint=model, runtime=runtime, cache=work.cache, cache_bytes=bound, threads=threads,
+        checkpoint=model, runtime=runtime, cache=work.cache, cache_bytes=bound, remote=remote, threads=threads,
         quiet=not is_first_process(),
     )  # fmt: skip
 

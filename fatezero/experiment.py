@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest, replacing
@@ -44,32 +44,33 @@ class AblationOptions:
         edits: how many edits of each category are taken, the first ones; all by default.
         frames: of each clip; all by default.
         variants: by name, the settings (dotted fields) that differ from the configuration given beside this.
-        sweep: fields and their values: one more variant for each combination.
+        sweep: fields and their lists of values, or one value: one more variant for each combination.
         reference: the variant that all others are compared to.
         seeds: how many seeds are drawn where a result depends on one.
         out: folder of the run.
         redo: replace results that were made with other settings.
         metrics: names or patterns; none stands for the default suite.
         clip: the judge, as for `fatezero evaluate`.
-        wandb: "auto" logs online with an account and offline without.
+        wandb: log to Weights & Biases "online", "offline" or not at all; by default online with an account and
+            offline without.
         project: at Weights & Biases.
     """
 
     model: str = "picturebook"
-    manifest: Path | None = None
-    root: Path | None = None
+    manifest: str | None = None
+    root: str | None = None
     categories: tuple[str, ...] = ()
     edits: int | None = None
     frames: int | None = None
     variants: dict[str, dict[str, Any]] = field(default_factory=lambda: {k: dict(v) for k, v in VARIANTS.items()})
-    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    sweep: dict[str, Any] = field(default_factory=dict)
     reference: str = "full"
     seeds: int = 2
     out: Path = Path("runs/ablation")
     redo: bool = False
     metrics: tuple[str, ...] = ()
     clip: str = "picturebook-clip"
-    wandb: str = "auto"
+    wandb: Literal["online", "offline", "disabled"] | None = None
     project: str = "fatezero"
 
     def __post_init__(self) -> None:
@@ -80,8 +81,6 @@ class AblationOptions:
             raise UserError(
                 f"The reference {self.reference!r} is none of the variants ({', '.join(self.variants)}): name one."
             )
-        if self.wandb not in {"auto", "offline", "online", "disabled"}:
-            raise UserError(f"--wandb is {self.wandb!r}: it is auto, offline, online or disabled.")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,10 @@ def make_variants(options: AblationOptions, base: MethodConfig) -> dict[str, Var
         UserError: for unknown fields or values that do not fit, naming the variant.
     """
     settings: dict[str, Settings] = dict(options.variants)
-    grid = [[(name, value) for value in values] for name, values in options.sweep.items()]
+    grid = [
+        [(name, value) for value in (values if isinstance(values, list) else [values])]
+        for name, values in options.sweep.items()
+    ]
     for combination in product(*grid) if grid else ():
         settings[" ".join(f"{name}={_short(value)}" for name, value in combination)] = dict(combination)
     variants: dict[str, Variant] = {}

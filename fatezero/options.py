@@ -15,7 +15,8 @@ class EditOptions:
 
     Attributes:
         model: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
-        clip: a video file or a folder of images. Without clip, source, target and manifest, a shipped clip is edited.
+        clip: a video file or a folder of images, here or in an object store. Without clip, source, target and
+            manifest, a shipped clip is edited.
         source: prompt that describes the clip.
         target: prompt that describes the edit.
         edited_words: words of the source prompt that the edit changes; they make the blending mask.
@@ -31,7 +32,7 @@ class EditOptions:
         fit: how another aspect ratio is met: scale and crop the centre, or stretch.
         seed: of a sampled posterior and of SDEdit's noise.
         id: names the result's folder; made from clip and target by default.
-        out: folder of the run.
+        out: folder of the run, or its address in an object store (s3://…, gs://…).
         variant: names this configuration within the run.
         redo: replace results that were made with other settings.
     """
@@ -69,8 +70,8 @@ class InvertOptions:
     """
 
     model: str = "picturebook"
-    manifest: Path
-    root: Path | None = None
+    manifest: str
+    root: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest
 from fatezero.data.manifest import request_to_json
+from fatezero.data.remote import open_input
 from fatezero.data.video import probe
 from fatezero.diffusion.checkpoint import fitting_size
 from fatezero.errors import UserError
@@ -57,9 +58,16 @@ class Task:
     def digest(self) -> str:
         """Of everything that decides the result: request, clip's content, configuration, checkpoint, version."""
         asked = {**request_to_json(self.request), "category": "", "settings": {}}
-        asked["clip"] = {**asdict(self.request.clip), "path": content_digest(Path(self.request.clip.path))}
+        asked["clip"] = {**asdict(self.request.clip), "path": _content(self.request.clip.path)}
         values = [version("fatezero-lab"), self.checkpoint, asked, asdict(self.method)]
         return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _content(path: str) -> str:
+    try:
+        return content_digest(open_input(path))
+    except UserError:
+        return "missing"  # told when its turn comes
 
 
 @dataclass(frozen=True)

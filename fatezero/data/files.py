@@ -15,13 +15,11 @@ from fatezero.errors import UserError
 
 
 def open_local(path: str | Path) -> Path:
-    """The existing, readable file or folder that `path` names; the one place where inputs become local paths.
+    """The existing, readable file or folder that `path` names.
 
     Raises:
-        UserError: nothing is there, it may not be read, or `path` is a URL.
+        UserError: nothing is there, or it may not be read.
     """
-    if "://" in str(path):
-        raise UserError(f"{path}: clips are read from local files only; copy it to this machine first.")
     local = Path(path)
     try:
         if local.is_dir():
@@ -37,13 +35,13 @@ def open_local(path: str | Path) -> Path:
     return local
 
 
-def resolve_inside(root: Path, path: str, where: str) -> str:
+def resolve_inside(root: Path | str, path: str, where: str) -> str:
     """`path`, written relative to `root`, as a path from here; an absolute one must lie in `root` already.
 
     Links within `root` are followed: they are the choice of whoever owns it.
 
     Args:
-        root: the folder that may not be left.
+        root: the folder that may not be left, or the address of one in a store.
         path: as a manifest states it.
         where: file, line and field, for the message.
 
@@ -54,11 +52,11 @@ def resolve_inside(root: Path, path: str, where: str) -> str:
         raise UserError(f"{where}: {path!r} is not a path of a local file; name one inside {root}.")
     given = Path(path)
     escapes = ".." in PurePosixPath(path.replace("\\", "/")).parts
-    if escapes or (given.is_absolute() and not given.is_relative_to(root.absolute())):
+    if escapes or (given.is_absolute() and not (isinstance(root, Path) and given.is_relative_to(root.absolute()))):
         raise UserError(
             f"{where}: {path!r} leads out of {root}; move the file there, or give the folder that holds it as `root`."
         )
-    return str(root / given)
+    return str(root / given) if isinstance(root, Path) else f"{root}/{given.as_posix()}"
 
 
 def existing_parent(path: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from fatezero.data import benchmarks
 from fatezero.data.entry import Entry, Lines, load_json, load_yaml, read_text
 from fatezero.data.files import open_local, resolve_inside
+from fatezero.data.remote import is_remote, open_input
 from fatezero.data.video import probe
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
@@ -56,8 +57,8 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
             is there twice or has other characters than letters, digits, '.', '_' and '-'; a path that leads
             out of `root`.
     """
-    local = open_local(path)
-    folder = open_local(root) if root is not None else local if local.is_dir() else local.parent
+    local = open_input(path)
+    folder = _folder(path, local, root)
     name, entries = _entries(local, folder)
     requests: dict[str, EditRequest] = {}
     truth: dict[str, Mapping[str, Any]] = {}
@@ -75,6 +76,15 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     if not requests:
         raise UserError(f"{local} lists no edits; add at least one.")
     return Manifest(local, name, tuple(requests.values()), truth, extras)
+
+
+def _folder(path: str | Path, local: Path, root: str | Path | None) -> Path | str:
+    """Where clip paths start: a folder here, or the address of one in a store."""
+    if root is not None:
+        return str(root).rstrip("/") if is_remote(root) else open_local(root)
+    if is_remote(path):
+        return str(path).rpartition("/")[0]
+    return local if local.is_dir() else local.parent
 
 
 def request_to_json(request: EditRequest) -> dict[str, Any]:
@@ -150,7 +160,7 @@ def check_manifest(path: str | Path, root: str | Path | None = None) -> Manifest
 
 def _missing(key: str, path: str) -> list[str]:
     try:
-        open_local(path)
+        open_input(path)
     except UserError as error:
         return [f"truth, {key}: {error}"]
     return []
@@ -165,7 +175,7 @@ def _in_words(clip: ClipSpec) -> str | UserError:
     return " ".join((size, *info.notes))
 
 
-def _entries(path: Path, folder: Path) -> tuple[str, Iterable[Entry]]:
+def _entries(path: Path, folder: Path | str) -> tuple[str, Iterable[Entry]]:
     """The manifest's name, and its edits in our field names."""
     if path.is_dir():
         return path.name, benchmarks.davis(path)
@@ -181,7 +191,7 @@ def _entries(path: Path, folder: Path) -> tuple[str, Iterable[Entry]]:
     raise UserError(f"{path} is no manifest; name a .yaml, .json, .jsonl or .csv file, or DAVIS's folder.")
 
 
-def _entries_of(path: Path, data: Any, lines: Lines, folder: Path) -> tuple[str, Iterable[Entry]]:
+def _entries_of(path: Path, data: Any, lines: Lines, folder: Path | str) -> tuple[str, Iterable[Entry]]:
     """Tells yaml and json manifests apart by their keys."""
     keys = data if isinstance(data, dict) else {}
     values = list(keys.values())
@@ -190,7 +200,7 @@ def _entries_of(path: Path, data: Any, lines: Lines, folder: Path) -> tuple[str,
     if "dataset_config" in keys:
         return path.stem, benchmarks.fatezero_config(path, data, lines)
     if "data" in keys:
-        return path.stem, benchmarks.v2vbench(path, data, lines, folder)
+        return path.stem, benchmarks.v2vbench(path, data, lines, _here(path, folder))
     if values and all(isinstance(value, dict) and "editing_prompt" in value for value in values):
         return path.stem, benchmarks.pie(path, data)
     if values and all(isinstance(value, dict) and "target" in value for value in values):
@@ -199,6 +209,13 @@ def _entries_of(path: Path, data: Any, lines: Lines, folder: Path) -> tuple[str,
         f"{path} is no manifest known here: write `edits:` with a list of edits, or name one of FateZero "
         "(`dataset_config`, or entries with `target`), V2VBench (`data`) or PIE (with `editing_prompt`)."
     )
+
+
+def _here(path: Path, folder: Path | str) -> Path:
+    """The folder of a benchmark whose manifest leaves open what its files are called."""
+    if isinstance(folder, str):
+        raise UserError(f"{path}: files of this benchmark are looked up by name, so copy {folder} to this machine.")
+    return folder
 
 
 def _own_entries(path: Path, data: Any, lines: Lines) -> tuple[str, Iterable[Entry]]:
@@ -222,11 +239,11 @@ def _jsonl_entries(path: Path) -> Iterator[Entry]:
         yield Entry.at(path, values, {("",): number}, ("",))
 
 
-def _csv_entries(path: Path, folder: Path) -> Iterator[Entry]:
+def _csv_entries(path: Path, folder: Path | str) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         if "Video name" in (rows.fieldnames or ()):
-            yield from benchmarks.tgve(path, _numbered(path, rows), folder)
+            yield from benchmarks.tgve(path, _numbered(path, rows), _here(path, folder))
         else:
             for number, row in _numbered(path, rows):
                 yield _csv_entry(path, number, row)
@@ -262,7 +279,7 @@ def _csv_entry(path: Path, line: int, row: Mapping[str, str]) -> Entry:
     return entry
 
 
-def _request(entry: Entry, folder: Path | None) -> EditRequest:
+def _request(entry: Entry, folder: Path | str | None) -> EditRequest:
     name = entry.text("id")
     if not _ID.fullmatch(name):
         raise entry.error("id", f"{name!r} may only hold letters, digits, '.', '_' and '-', '.' not in front.")
@@ -294,7 +311,7 @@ def _one_line(prompt: str) -> str:
     return " ".join(prompt.split()) if "\n" in prompt else prompt
 
 
-def _clip(entry: Entry, folder: Path | None) -> ClipSpec:
+def _clip(entry: Entry, folder: Path | str | None) -> ClipSpec:
     """A path, or a mapping with the fields of ClipSpec."""
     stated = entry.fields.get("clip")
     if isinstance(stated, str):
@@ -319,7 +336,7 @@ def _clip(entry: Entry, folder: Path | None) -> ClipSpec:
     )
 
 
-def _truth(entry: Entry, folder: Path) -> Mapping[str, Any]:
+def _truth(entry: Entry, folder: Path | str) -> Mapping[str, Any]:
     stated = entry.mapping("truth")
     truth = entry.nested("truth", stated)
     paths = {key: resolve_inside(folder, truth.text(key), truth.where(key)) for key in _TRUTH_PATHS if key in stated}

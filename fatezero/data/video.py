@@ -12,8 +12,8 @@ from PIL import Image
 
 from fatezero.data.decode import open_video
 from fatezero.data.encode import side_by_side, write_frames, write_video
-from fatezero.data.files import open_local
 from fatezero.data.images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, open_animation, open_folder
+from fatezero.data.remote import open_input
 from fatezero.data.source import Frame, Source
 from fatezero.errors import UserError
 from fatezero.types import Clip, ClipSpec, Frames
@@ -113,7 +113,7 @@ def _plan(clip: str | Path | ClipSpec) -> _Plan:
 
 
 def _open(path: str) -> Source:
-    local = open_local(path)
+    local = open_input(path)
     if local.is_dir():
         return open_folder(local)
     if not local.is_file():

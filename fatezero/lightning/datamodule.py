@@ -33,8 +33,11 @@ class LoadedTask:
     wanted: bool = True
 
 
-class _Tasks(Dataset[LoadedTask]):
-    """Reads the next clip while the networks work on this one."""
+class _Tasks(Dataset[LoadedTask | None]):
+    """Reads the next clip while the networks work on this one.
+
+    A process without any work gets one None: Lightning knows no empty share.
+    """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._tasks = [(job, task) for job in jobs for task in job.tasks]
@@ -42,9 +45,11 @@ class _Tasks(Dataset[LoadedTask]):
         self._reader = ThreadPoolExecutor(1, "reader")
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return max(1, len(self._tasks))
 
-    def __getitem__(self, index: int) -> LoadedTask:
+    def __getitem__(self, index: int) -> LoadedTask | None:
+        if not self._tasks:
+            return None
         job, task = self._tasks[index]
         specs = [following.request.clip for _, following in self._tasks[index : index + 2]]
         self._clips = {
@@ -67,7 +72,7 @@ class TaskDataModule(LightningDataModule):
         super().__init__()
         self._jobs = jobs
 
-    def predict_dataloader(self) -> DataLoader[LoadedTask]:
+    def predict_dataloader(self) -> DataLoader[LoadedTask | None]:
         """One task at a time."""
         trainer = self.trainer
         workers, place = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
@@ -75,9 +80,9 @@ class TaskDataModule(LightningDataModule):
 
     def transfer_batch_to_device(
         self,
-        batch: LoadedTask,
+        batch: LoadedTask | None,
         device: torch.device,  # noqa: ARG002
         dataloader_idx: int,  # noqa: ARG002
-    ) -> LoadedTask:
+    ) -> LoadedTask | None:
         """Frames stay bytes on the host; the pipeline moves what it needs."""
         return batch

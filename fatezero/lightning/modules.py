@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +16,7 @@ from tqdm import tqdm
 
 from fatezero.cache import TrajectoryCache
 from fatezero.config import RuntimeConfig
+from fatezero.data.remote import RemoteRun
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import LoadedTask
 from fatezero.pipeline import EditResult, FateZero, Inversion
@@ -50,6 +53,7 @@ class Workshop:
         runtime: of the run; the device is the trainer's.
         cache: folder of kept inversions; None keeps none.
         cache_bytes: its bound; None is no bound.
+        remote: the run in an object store that results are copied to; None leaves them here.
         threads: of the CPU in each process; None leaves PyTorch's own choice.
         quiet: show no progress.
     """
@@ -58,8 +62,14 @@ class Workshop:
     runtime: RuntimeConfig
     cache: Path | None = None
     cache_bytes: int | None = None
+    remote: RemoteRun | None = None
     threads: int | None = None
     quiet: bool = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a process that was started for this work: Lightning's remarks are for its own users."""
+        silence_lightning()
+        self.__dict__.update(state)
 
     def load(self, device: torch.device) -> FateZero:
         """The editor on a device.
@@ -79,6 +89,13 @@ class Workshop:
         """Tell the user without breaking a bar."""
         if not self.quiet:
             tqdm.write(sentence)
+
+
+def silence_lightning() -> None:
+    """Show no remarks of Lightning in this process."""
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
 
 
 class StepBar:
@@ -116,8 +133,10 @@ class InversionModule(LightningModule):
         """Load the networks on this process's device."""
         self.editor = self.workshop.load(self.trainer.strategy.root_device)
 
-    def predict_step(self, batch: LoadedTask, batch_idx: int) -> Outcome[Any] | None:
+    def predict_step(self, batch: LoadedTask | None, batch_idx: int) -> Outcome[Any] | None:
         """Invert a task's clip."""
+        if batch is None:
+            return None
         return Outcome(batch.task, self.invert(batch, self._bar(batch, batch_idx)), batch.clip)
 
     def invert(self, batch: LoadedTask, progress: Callable[[str, int, int], None]) -> Inversion | UserError:
@@ -144,9 +163,9 @@ class InversionModule(LightningModule):
 class EditingModule(InversionModule):
     """Predicts edits, one for each task."""
 
-    def predict_step(self, batch: LoadedTask, batch_idx: int) -> Outcome[Any] | None:
+    def predict_step(self, batch: LoadedTask | None, batch_idx: int) -> Outcome[Any] | None:
         """Edit a task's clip from its job's inversion."""
-        if not batch.wanted:
+        if batch is None or not batch.wanted:
             return None
         progress = self._bar(batch, batch_idx)
         return Outcome(batch.task, _or_mistake(lambda: self._edit(batch, progress)), batch.clip)

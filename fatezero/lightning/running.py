@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,6 +14,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import TaskDataModule
+from fatezero.lightning.modules import silence_lightning
 from fatezero.options import WorkOptions
 from fatezero.tasks import Job
 
@@ -38,10 +37,7 @@ def run_jobs(
         UserError: if a process died; what it had finished is kept.
         KeyboardInterrupt: if the user stopped it.
     """
-    logging.getLogger("lightning").setLevel(logging.ERROR)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning.*")
+    silence_lightning()
     trainer = Trainer(
         accelerator=device,
         devices=work.devices,

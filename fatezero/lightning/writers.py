@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any, cast
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from fatezero.data.remote import RemoteRun
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import LoadedTask
 from fatezero.lightning.modules import InversionModule, Outcome
@@ -40,12 +42,14 @@ class ResultWriter(BasePredictionWriter):
         self,
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,  # noqa: ARG002
-        batch: LoadedTask,
+        batch: LoadedTask | None,
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         """Take the task, unless another process has done it by now."""
         self._lock = ExitStack()
+        if batch is None:
+            return
         try:
             self._lock.enter_context(working_on(batch.task))
         except UserError as error:
@@ -88,12 +92,12 @@ class FailureLog(Callback):
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,  # noqa: ARG002
         outputs: Any,
-        batch: LoadedTask,
+        batch: LoadedTask | None,
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         """Keep a failure."""
-        if isinstance(outputs.result, UserError):
+        if batch is not None and isinstance(outputs.result, UserError):
             (self._folder / batch.task.request.id).write_text(str(outputs.result), encoding="utf-8")
 
     def read(self) -> dict[str, str]:
@@ -111,8 +115,20 @@ def _publish(outcome: Outcome[EditResult] | None, module: InversionModule, lock:
             if isinstance(outcome.result, UserError):
                 raise outcome.result
             save_result(task, outcome.result, cast("Clip", outcome.clip), module.editor)
+            _copy_away(task.folder, module.workshop.remote)
             clear_failure(task)
             module.workshop.say(f"{name}: {' '.join(cast('Clip', outcome.clip).notes)}")
         except UserError as error:
             module.workshop.say(f"{name}: {error}")
             record_failure(task, str(error))
+
+
+def _copy_away(folder: Path, remote: RemoteRun | None) -> None:
+    """Copy a result to its store; what did not arrive there whole is not done here either."""
+    if remote is None:
+        return
+    try:
+        remote.publish(folder)
+    except UserError:
+        shutil.rmtree(folder)
+        raise

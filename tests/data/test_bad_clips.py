@@ -136,7 +136,7 @@ def device(folder, encode, frames):
 
 
 def url(folder, encode, frames):
-    return "https://example.org/clip.mp4", "local files only"
+    return "https://example.org/clip.mp4", "cannot be (opened|read)"
 
 
 CASES = [

@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_earlier_results_whole(
         before = fingerprint(disk / "run/fatezero/one")
         assert edit("--redo=true", out=disk / "run", id="one", guidance_scale=2) == 1
         assert edit(out=disk / "run", id="two") == 1
-        assert "space" in capsys.readouterr().err
+        assert "would fit" in capsys.readouterr().err
         assert fingerprint(disk / "run/fatezero/one") == before
         assert not (disk / "run/fatezero/two").exists()
     finally:

@@ -73,7 +73,7 @@ def test_wrong_variants_are_named(options: dict[str, Any], complaint: str) -> No
         make_variants(AblationOptions(**options), BASE)
 
 
-@pytest.mark.parametrize("options", [{"seeds": 0}, {"edits": 0}, {"reference": "fool"}, {"wandb": "maybe"}])
+@pytest.mark.parametrize("options", [{"seeds": 0}, {"edits": 0}, {"reference": "fool"}])
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         AblationOptions(**options)
