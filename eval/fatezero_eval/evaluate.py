@@ -210,7 +210,7 @@ def run_task(task: Task, config: Scoring, models: Any) -> None:
 
     reason = task.file.with_suffix(".failed")
     try:
-        clip = open_item(task.item, config)
+        clip = _open(task.item, config)
         scores = score(clip, models.metrics, models.shared)
     except UserError as error:
         with replacing(reason) as partial:
@@ -305,8 +305,7 @@ def _baselines(items: Sequence[Item]) -> list[Item]:
     return [baselines[key] for key in sorted(baselines, reverse=True)]
 
 
-def open_item(item: Item, config: Scoring) -> Any:
-    """The item's videos as an `EditedClip`, decoded when they are walked through."""
+def _open(item: Item, config: Scoring) -> Any:
     from fatezero_eval.clips import EditedClip  # noqa: PLC0415
     from fatezero_eval.flow import read_flow  # noqa: PLC0415
 

@@ -32,7 +32,7 @@ _BT709, _LIMITED_RANGE = 1, 1
 _GAP = 4
 
 
-def write_video(path: str | Path, frames: Iterable[Frame], fps: float) -> tuple[str, ...]:
+def write_video(path: str | Path, frames: Iterable[Frame], fps: float, crf: int | None = None) -> tuple[str, ...]:
     """Writes an mp4 (H.264 High, 4:2:0, index in front), webm (VP9), gif or webp, by the suffix.
 
     The file appears whole or not at all. Video files need even sizes: an odd one gets its last row or
@@ -42,6 +42,7 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float) -> tuple[
         path: file to write; its folder is made.
         frames: uint8 H,W,3 RGB, one at a time or as an array F,H,W,3.
         fps: frames per second.
+        crf: constant rate factor of an mp4 or webm, 0 (best) to 51; None is hard to tell from the frames.
 
     Returns:
         One sentence for each way in which the file differs from the frames in number or size.
@@ -59,7 +60,7 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float) -> tuple[
     with replacing(path) as partial:
         same_size = _same_size(path, frames)
         if suffix in _CODECS:
-            return _encode(partial, same_size, Fraction(fps).limit_denominator(1001))
+            return _encode(partial, same_size, Fraction(fps).limit_denominator(1001), crf)
         return _animate(partial, same_size, fps)
 
 
@@ -149,8 +150,10 @@ def _same_size(path: str | Path, frames: Iterable[npt.NDArray[np.uint8]]) -> Ite
         raise UserError(f"{path}: there are no frames to write.")
 
 
-def _encode(path: Path, frames: Iterator[Frame], fps: Fraction) -> tuple[str, ...]:
+def _encode(path: Path, frames: Iterator[Frame], fps: Fraction, crf: int | None) -> tuple[str, ...]:
     codec, codec_options, container_options = _CODECS[path.suffix.lower()]
+    if crf is not None:
+        codec_options = codec_options | {"crf": str(crf)}
     first = next(frames)
     height, width = first.shape[0] + first.shape[0] % 2, first.shape[1] + first.shape[1] % 2
     try:

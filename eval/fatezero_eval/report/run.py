@@ -1,0 +1,202 @@
+"""A run folder as the page sees it: what was asked, what is there, what it scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from fatezero.data.manifest import Manifest, read_manifest
+from fatezero.errors import UserError
+from fatezero_eval.evaluate import Item, Render, Truths, run_items
+from fatezero_eval.rows import Row, read_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What `experiment.json` says; a plain run has an empty one.
+
+    Attributes:
+        name: of the experiment, else of the run folder.
+        reference: the variant that others are compared with; None where none is named.
+        command: as it was typed.
+        manifest: its path, as the command had it.
+        manifest_digest: of its content.
+        settings: by variant, the fields that differ from the reference, by dotted name.
+        configs: by variant, the whole configuration.
+    """
+
+    name: str
+    reference: str | None = None
+    command: str = ""
+    manifest: str = ""
+    manifest_digest: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Variants that differ from the reference in one and the same field.
+
+    Attributes:
+        field: its dotted name.
+        points: variant and value, the reference among them, in rising order where values have one.
+    """
+
+    field: str
+    points: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything the page is made from.
+
+    Attributes:
+        experiment: what was planned.
+        manifest: the benchmark, if known.
+        variants: names, the reference first, then as planned, then any others by name.
+        edits: their ids, in the manifest's order, then any others.
+        items: finished edits, by variant, edit and seed.
+        records: by item, its `meta.json`.
+        rows: scores; empty where nothing was evaluated.
+        problems: sentences on what is missing or failed.
+    """
+
+    experiment: Experiment
+    manifest: Manifest | None
+    variants: tuple[str, ...]
+    edits: tuple[str, ...]
+    items: tuple[Item, ...]
+    records: Mapping[str, Mapping[str, Any]]
+    rows: Sequence[Row]
+    problems: tuple[str, ...]
+
+
+def item_key(variant: str, edit: str, seed: int) -> str:
+    """Names an item within a run."""
+    return f"{variant}/{edit}/{seed}"
+
+
+def read_run(folder: Path, manifest: Path | None, render: Render | None) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run folder; check the path.")
+    experiment = _read_experiment(folder)
+    stated = Path(experiment.manifest) if experiment.manifest else None
+    problems = []
+    if manifest is None and stated is not None:
+        if stated.exists():
+            manifest = stated
+        else:
+            problems.append(f"The manifest {stated} is not here, so no truth is shown; name it with --manifest.")
+    known = read_manifest(manifest) if manifest else None
+    items = run_items(folder, Truths(known, render, folder / "evaluation" / "truth"))
+    if not items:
+        raise UserError(f"{folder}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first.")
+    planned = [experiment.reference, *experiment.settings]
+    variants = tuple(dict.fromkeys([*filter(None, planned), *sorted({item.variant for item in items})]))
+    asked = [request.id for request in known.requests] if known else []
+    edits = tuple(dict.fromkeys([*asked, *(item.request.id for item in items)]))
+    items.sort(key=lambda i: (variants.index(i.variant), edits.index(i.request.id), i.request.seed))
+    scored = folder / "evaluation" / "rows.jsonl"
+    rows = read_rows(scored) if scored.exists() else []
+    return Run(
+        experiment=experiment,
+        manifest=known,
+        variants=variants,
+        edits=edits,
+        items=tuple(items),
+        records={_key(item): _record(item) for item in items},
+        rows=rows,
+        problems=(*problems, *_missing(items, variants, edits), *_unscored(items, rows, folder)),
+    )
+
+
+def sweeps(experiment: Experiment) -> list[Sweep]:
+    """One sweep for each field that alone sets at least two variants apart from the reference."""
+    by_field: dict[str, list[tuple[str, Any]]] = {}
+    for variant, settings in experiment.settings.items():
+        if len(settings) == 1 and variant != experiment.reference:
+            ((name, value),) = settings.items()
+            by_field.setdefault(name, []).append((variant, value))
+    found = []
+    for name, points in by_field.items():
+        if len(points) > 1 and experiment.reference is not None:
+            config = experiment.configs.get(experiment.reference, {})
+            points.append((experiment.reference, reduce(_inside, name.split("."), config)))
+            found.append(Sweep(name, tuple(_rising(points))))
+    return found
+
+
+def _inside(values: Any, name: str) -> Any:
+    return values.get(name) if isinstance(values, Mapping) else None
+
+
+def _rising(points: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    try:
+        return sorted(points, key=lambda point: point[1])
+    except TypeError:  # values of several kinds, such as a window and null
+        return points
+
+
+def _key(item: Item) -> str:
+    return item_key(item.variant, item.request.id, item.request.seed)
+
+
+def _record(item: Item) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((Path(item.edited.path).parent / "meta.json").read_text(encoding="utf-8"))
+    return values
+
+
+def _read_experiment(folder: Path) -> Experiment:
+    path = folder / "experiment.json"
+    if not path.exists():
+        return Experiment(name=folder.resolve().name)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        variants = {str(name): (dict(v["settings"]), dict(v["config"])) for name, v in values["variants"].items()}
+        reference = values["reference"]
+        if reference is not None and reference not in variants:
+            raise ValueError(f"its reference {reference!r} is none of its variants")
+        return Experiment(
+            name=str(values["name"]),
+            reference=reference,
+            command=str(values.get("command") or ""),
+            manifest=str(values.get("manifest") or ""),
+            manifest_digest=str(values.get("manifest_digest") or ""),
+            settings={name: settings for name, (settings, _) in variants.items()},
+            configs={name: config for name, (_, config) in variants.items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not readable as an experiment ({error!r}); run fatezero ablate again.") from error
+
+
+def _missing(items: Sequence[Item], variants: Sequence[str], edits: Sequence[str]) -> list[str]:
+    there = {(item.variant, item.request.id) for item in items}
+    sentences = []
+    for variant in variants:
+        absent = [edit for edit in edits if (variant, edit) not in there]
+        if absent:
+            sentences.append(f"{variant}: {len(absent)} of {len(edits)} edits have no result: {', '.join(absent)}.")
+    return sentences
+
+
+def _unscored(items: Sequence[Item], rows: Sequence[Row], folder: Path) -> list[str]:
+    """What the evaluation left out, and the reasons that it wrote down."""
+    if not rows:
+        return []
+    scored = {item_key(row.variant, row.edit, row.seed) for row in rows}
+    absent = [_key(item) for item in items if _key(item) not in scored]
+    if not absent:
+        return []
+    reasons = {path.read_text(encoding="utf-8") for path in (folder / "evaluation" / "items").glob("*.failed")}
+    stated = f" Reasons that the evaluation gave: {' '.join(sorted(reasons))}" if reasons else ""
+    return [f"{len(absent)} results have no scores: {', '.join(absent)}.{stated} Run fatezero evaluate again."]
