@@ -10,6 +10,7 @@ from pathlib import Path
 from fatezero.commands import at_native_size, perform
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest
+from fatezero.data.remote import open_input
 from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder
 from fatezero.experiment import AblationOptions, Variant, choose_edits, folder_name, make_variants, record, with_seeds
 from fatezero.lightning.running import is_first_process
@@ -21,9 +22,10 @@ from fatezero_eval.config import EvaluateRun
 from fatezero_eval.evaluate import evaluate_run
 from fatezero_eval.leaderboard import write_leaderboard
 from fatezero_eval.report import write_report
-from fatezero_eval.tracking import track
+from fatezero_eval.tracking import default_mode, track
 
 SMALL = range(5)  # clips of the bench that hold two edits of each category
+SMALL_FRAMES = 8
 
 
 def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
@@ -42,9 +44,7 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
         UserError: for variants, edits or options that do not fit, and if a process died.
     """
     variants = make_variants(options, base)
-    manifest = options.manifest or write_manifest(
-        options.out / "dataset", "manifest", "picturebook-small", SMALL, options.frames or 8
-    )
+    manifest = _manifest(options)
     checkpoint = checkpoint_folder(options.model)
     edits = choose_edits(read_manifest(manifest, options.root), options)
     requests, unreadable = at_native_size(edits, checkpoint)
@@ -63,6 +63,13 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
         record(options.out, options, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
     edited = perform(tasks, unreadable, options.model, runtime, work, redo=options.redo)
     return max(edited, _conclude(options, manifest, work)) if is_first_process() else edited
+
+
+def _manifest(options: AblationOptions) -> Path:
+    """The edits asked for, or the small ones that the project makes itself."""
+    if options.manifest is not None:
+        return open_input(options.manifest)
+    return write_manifest(options.out / "dataset", "manifest", "picturebook-small", SMALL, SMALL_FRAMES)
 
 
 def describe_plan(variants: Mapping[str, Variant], tasks: Sequence[Task]) -> str:

@@ -46,9 +46,10 @@ def local_copy(url: str) -> Path:
         copy = copies_folder() / stamp.hexdigest() / PurePosixPath(path).name
         if not copy.exists():
             with replacing(copy) as partial:
-                if store.isdir(path):
-                    partial.mkdir(parents=True)
-                store.get(path.rstrip("/") + ("/" if store.isdir(path) else ""), str(partial), recursive=True)
+                for name in names:
+                    target = partial / PurePosixPath(name).relative_to(path) if store.isdir(path) else partial
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    store.get_file(name, str(target))
     except OSError as error:
         raise UserError(f"{url} cannot be read ({error}); check the path and your credentials.") from error
     return copy
