@@ -311,9 +311,14 @@ def _train(parsed: Namespace) -> int:
 
 
 def _bench(parsed: Namespace) -> int:
+    options = _only(BenchOptions, parsed)
+    if options.scale:
+        from fatezero.scale_bench import bench_scale  # noqa: PLC0415
+
+        return bench_scale(options)
     from fatezero.bench import bench  # noqa: PLC0415
 
-    return bench(_only(BenchOptions, parsed))
+    return bench(options)
 
 
 def _doctor(_: Namespace) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from fatezero.data.files import existing_parent
-from fatezero.data.video import probe
 from fatezero.diffusion.checkpoint import pixels_per_latent
 from fatezero.diffusion.denoiser import Branch, video_denoiser
 from fatezero.editing import EditPlan
@@ -85,9 +84,9 @@ class Forecaster:
         return JobForecast(inversion + edits + stages, kept + (choice.predicted if choice else 0), plan)
 
     def _latent_shape(self, task: Task) -> tuple[int, int, int]:
-        config, about = self._editor.backbone.vae.config, probe(task.request.clip)
+        config, clip = self._editor.backbone.vae.config, task.request.clip
         scale = pixels_per_latent(config)
-        return int(config.latent_channels), about.height // scale, about.width // scale
+        return int(config.latent_channels), (clip.height or 0) // scale, (clip.width or 0) // scale
 
     def _autoencoder(self, task: Task) -> float:
         """Seconds of encoding and decoding one frame."""
@@ -131,18 +130,19 @@ def describe_forecast(editor: FateZero, jobs: Sequence[Job], workers: int) -> st
 
     Args:
         editor: loaded on the device that will work.
-        jobs: of the run.
+        jobs: of the run, their clips' sizes settled.
         workers: processes that share them.
 
     Raises:
         UserError: for a clip, words or settings that do not fit.
     """
     forecaster = Forecaster(editor)
+    jobs = [job for job in jobs if clip_length(job.tasks[0].request.clip)]  # others fail when their turn comes
     shares = [[forecaster.of_job(piece) for piece in share] for share in spread(jobs, workers)]
     everything = [forecast for share in shares for forecast in share]
     plans = dict.fromkeys(forecast.plan for forecast in everything)
     longest = max(sum(forecast.seconds for forecast in share) for share in shares)
-    kept = max(forecast.kept_bytes for forecast in everything)
+    kept = max((forecast.kept_bytes for forecast in everything), default=0)
     return "\n".join(
         [
             *plans,
@@ -154,11 +154,8 @@ def describe_forecast(editor: FateZero, jobs: Sequence[Job], workers: int) -> st
 
 def result_bytes(tasks: Sequence[Task]) -> int:
     """The most that results can take on disk."""
-    total = 0
-    for task in tasks:
-        about = probe(task.request.clip)
-        total += PIXEL_BYTES * about.frames * about.height * about.width
-    return total
+    clips = [task.request.clip for task in tasks]
+    return sum(PIXEL_BYTES * clip_length(clip) * (clip.height or 0) * (clip.width or 0) for clip in clips)
 
 
 def check_disk(tasks: Sequence[Task], run: Path, budget: int | None) -> None:

@@ -138,6 +138,8 @@ class BenchOptions:
         repeats: timed runs of each kind, taken in turn; the medians are compared.
         threads: of the CPU.
         lengths: clip lengths whose peak memory is measured, each in its own process; () measures none.
+        scale: measure processes, resuming and the cache on the shipped model in place of all this; of the other
+            options, frames and steps count.
     """
 
     model: str = "medium"
@@ -148,3 +150,4 @@ class BenchOptions:
     repeats: int = 3
     threads: int = 1
     lengths: tuple[int, ...] = (8, 32, 128)
+    scale: bool = False

@@ -136,7 +136,7 @@ def device(folder, encode, frames):
 
 
 def url(folder, encode, frames):
-    return "https://example.org/clip.mp4", "cannot be (opened|read)"
+    return "https://example.org/clip.mp4", "no such file or folder in the store"
 
 
 CASES = [

@@ -1,0 +1,112 @@
+"""`fatezero bench --scale`: what processes, resuming and kept inversions save, and how near the forecast comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fatezero.errors import UserError
+from fatezero.options import BenchOptions
+from fatezero.picturebook.bench import write_manifest
+
+CLIPS = 8  # of two edits each: enough that the processes' start is small beside the work
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One command.
+
+    Attributes:
+        wall: seconds from start to end.
+        work: seconds of inversions and edits, over all processes.
+        said: what it printed.
+    """
+
+    wall: float
+    work: float
+    said: str
+
+
+def bench_scale(options: BenchOptions) -> int:
+    """Measure and print; returns 0."""
+    with TemporaryDirectory(prefix="fatezero-bench-") as folder:
+        place = Path(folder)
+        manifest = write_manifest(place / "data", "manifest", "bench", range(CLIPS), options.frames)
+        _print_processes(place, manifest, options)
+        _print_cache(place, manifest, options)
+    return 0
+
+
+def _print_processes(place: Path, manifest: Path, options: BenchOptions) -> None:
+    forecast = _edit(manifest, place / "one", options, "--dry_run=true")
+    one = _edit(manifest, place / "one", options)
+    two = _edit(manifest, place / "two", options, "--devices=2")
+    again = _edit(manifest, place / "one", options)
+    print(f"{2 * CLIPS} edits of {CLIPS} clips, {options.frames} frames, {options.steps} steps, 1 thread a process")
+    print(f"  1 process   {one.wall:6.1f} s, of which {one.work:.1f} s inverting and editing")
+    print(f"  2 processes {two.wall:6.1f} s: {one.wall / two.wall:.2f} times the throughput")
+    print(f"  nothing to do {again.wall:4.1f} s, {again.wall / one.wall:.3f} of the run: the price of resuming")
+    seconds = float(_found(r"predicted: (\d+) s", forecast.said))
+    print(f"  predicted {seconds:.0f} s of work, measured {one.work:.1f} s: {seconds / one.work:.2f}")
+    predicted, measured = _kept(forecast.said, place / "one")
+    print(f"  predicted {predicted / 1e6:.1f} MB kept at once, measured {measured / 1e6:.1f} MB")
+
+
+def _print_cache(place: Path, manifest: Path, options: BenchOptions) -> None:
+    without = _edit(manifest, place / "without", options, "--backend=recompute")
+    filling = _edit(manifest, place / "filling", options, f"--cache={place / 'cache'}")
+    found = _edit(manifest, place / "found", options, f"--cache={place / 'cache'}")
+    print("Inversions kept in a cache, the source run again beside the edit:")
+    print(f"  no cache {without.work:.1f} s, filling it {filling.work:.1f} s, all found {found.work:.1f} s of work")
+
+
+def _edit(manifest: Path, out: Path, options: BenchOptions, *more: str) -> Timed:
+    """One `fatezero edit` in its own process.
+
+    Raises:
+        UserError: if it fails.
+    """
+    chosen = {"manifest": manifest, "out": out, "steps": options.steps, "threads": 1}
+    words = [sys.executable, "-m", "fatezero", "edit", *(f"--{key}={value}" for key, value in chosen.items()), *more]
+    started = time.perf_counter()
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    wall = time.perf_counter() - started
+    if done.returncode:
+        raise UserError(f"{' '.join(words)} failed: {done.stderr.strip().splitlines()[-1]}")
+    return Timed(wall, _work(out), done.stdout)
+
+
+def _work(run: Path) -> float:
+    """Seconds of a run's stages; an inversion that edits share counts once."""
+    seconds, seen = 0.0, set()
+    for meta in _metas(run):
+        shared = (meta["request"]["clip"]["path"], meta["timings"]["inversion"])
+        inversion = 0.0 if shared in seen else meta["timings"]["encode"] + meta["timings"]["inversion"]
+        seen.add(shared)
+        seconds += inversion + meta["timings"]["editing"] + meta["timings"]["decode"]
+    return seconds
+
+
+def _kept(said: str, run: Path) -> tuple[float, float]:
+    """Bytes between inversion and edit: as predicted, and as kept."""
+    predicted = float(_found(r"([\d.]+) GB kept at once", said)) * 1e9
+    return predicted, max(sum(meta["kept_bytes"].values()) - meta["kept_bytes"]["cross_maps"] for meta in _metas(run))
+
+
+def _metas(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(meta.read_text()) for meta in sorted(run.glob("*/*/meta.json"))]
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        raise UserError(f"the forecast said nothing like {pattern!r}: {text}")
+    return match[1]
