@@ -52,7 +52,7 @@ class Row {
   }
 
   drawPanel(panel) {
-    const canvas = h("canvas", { role: "img", "aria-label": `${panelName(panel, this.edit)}: ${this.edit.target_prompt}` });
+    const canvas = h("canvas", { width: 0, height: 0, role: "img", "aria-label": `${panelName(panel, this.edit)}: ${this.edit.target_prompt}` });
     canvas.style.aspectRatio = `${this.edit.width ?? 1} / ${this.edit.height ?? 1}`;
     const value = h("span", { class: "value" });
     const name = panelName(panel, this.edit);
