@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import wandb
 import yaml
 from wandb.proto import wandb_internal_pb2
 
@@ -75,6 +76,7 @@ def records_of(path):
 
 def read_back(run):
     """Of each W&B run by name: group, configuration, summary, logged values, and its folder of files."""
+    wandb.teardown()  # at the latest, files are whole when the process ends
     found = {}
     for path in sorted((run / "wandb").glob("offline-run-*/run-*.wandb")):
         about, config, summary, history = None, {}, {}, {}

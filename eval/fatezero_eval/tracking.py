@@ -1,0 +1,211 @@
+"""Logs a finished run folder to Weights & Biases, or through Lightning's loggers to CSV or TensorBoard.
+
+The one place that knows these trackers. They only ever copy what the run folder holds already, so whatever becomes of
+them, no result is lost: every failure is returned as a sentence and nothing is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from fatezero_eval.leaderboard import write_leaderboard
+from fatezero_eval.rows import BASELINES
+
+VIDEOS = 8
+"""Side-by-side videos logged of each variant; the same edits of all."""
+_PATIENCE = 60  # seconds for W&B's server to answer at first
+
+Mode = Literal["offline", "online", "disabled"]
+
+
+@dataclass(frozen=True)
+class _Video:
+    edit: str
+    caption: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What is logged of a variant: its configuration, all numbers by name, and its videos."""
+
+    name: str
+    config: Mapping[str, Any]
+    numbers: Mapping[str, float]
+    videos: Sequence[_Video]
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """A run folder as trackers see it; tables are lists of flat records."""
+
+    name: str
+    digest: str  # of the scores: equal results have equal W&B ids, so logging them again repeats nothing
+    variants: Sequence[_Variant]
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    plots: Sequence[Path]
+
+
+def track(run: Path, mode: Mode, project: str) -> str | None:
+    """Log a finished run to W&B: one W&B run for each variant and one with the tables, grouped by experiment.
+
+    Args:
+        run: an evaluated run folder; its leaderboard is written if it is not there.
+        mode: offline writes to `<run>/wandb`, to be sent with `wandb sync`; disabled does nothing.
+        project: W&B's project.
+
+    Returns:
+        What was logged, or why it was not, in a sentence; None if disabled.
+    """
+    if mode == "disabled":
+        return None
+    try:
+        experiment = _read(run)
+        for variant in experiment.variants:
+            _log_variant(variant, experiment, run, mode, project)
+        _log_tables(experiment, run, mode, project)
+    except Exception as error:  # whatever a tracker does, the results are on disk
+        return f"W&B has not got all of {run} ({_sentence(error)}); the results themselves are whole."
+    shown, there = _video_counts(run, experiment)
+    where = f"in {run / 'wandb'}; wandb sync sends it" if mode == "offline" else f"in project {project}"
+    return f"W&B has {len(experiment.variants)} variants, tables and {shown} of {there} side-by-side videos {where}."
+
+
+def track_with_lightning(run: Path, kind: Literal["csv", "tensorboard"]) -> str:
+    """Write each variant's configuration and numbers to `<run>/csv` or `<run>/tensorboard`.
+
+    Returns:
+        What was written, or why it was not, in a sentence.
+    """
+    try:
+        from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: PLC0415
+
+        experiment = _read(run)
+        for variant in experiment.variants:
+            where: dict[str, Any] = {"save_dir": run / kind, "name": "", "version": variant.name}
+            logger = CSVLogger(**where) if kind == "csv" else TensorBoardLogger(**where)
+            logger.log_hyperparams(dict(variant.config))
+            logger.log_metrics(dict(variant.numbers), step=0)
+            logger.save()
+            logger.finalize("success")
+    except Exception as error:  # as above
+        return f"{kind} has not got all of {run} ({_sentence(error)}); the results themselves are whole."
+    return f"{run / kind} has the numbers of {len(experiment.variants)} variants."
+
+
+def default_mode() -> Mode:
+    """What WANDB_MODE says; otherwise online where there is an account and W&B's server knows it, offline where not."""
+    asked = os.environ.get("WANDB_MODE")
+    for mode in get_args(Mode):
+        if asked == mode:
+            return cast(Mode, mode)
+    try:
+        import wandb  # noqa: PLC0415
+
+        return "online" if wandb.login(prompt=False) else "offline"
+    except Exception:  # not installed, no network, a key that is none
+        return "offline"
+
+
+def _log_variant(variant: _Variant, experiment: _Experiment, run: Path, mode: Mode, project: str) -> None:
+    import wandb  # noqa: PLC0415
+
+    with _begun(variant.name, "variant", variant.config, experiment, run, mode, project) as logged:
+        logged.summary.update(dict(variant.numbers))
+        logged.log(
+            {
+                f"side_by_side/{video.edit}": wandb.Video(str(video.path), caption=video.caption, format="mp4")
+                for video in variant.videos
+            }
+        )
+
+
+def _log_tables(experiment: _Experiment, run: Path, mode: Mode, project: str) -> None:
+    import wandb  # noqa: PLC0415
+
+    with _begun("tables", "summary", {}, experiment, run, mode, project) as logged:
+        tables = {name: _table(records) for name, records in experiment.tables.items()}
+        logged.log(tables | {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in experiment.plots})
+
+
+def _begun(
+    name: str, kind: str, config: Mapping[str, Any], experiment: _Experiment, run: Path, mode: Mode, project: str
+) -> Any:
+    import wandb  # noqa: PLC0415
+
+    identity = blake2b(f"{experiment.name}\n{experiment.digest}\n{kind}\n{name}".encode(), digest_size=8).hexdigest()
+    settings = wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True, init_timeout=_PATIENCE)
+    return wandb.init(
+        project=project, group=experiment.name, name=name, job_type=kind, id=identity, config=dict(config), mode=mode,
+        dir=run, settings=settings, reinit="create_new",
+    )  # fmt: skip
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> Any:
+    import wandb  # noqa: PLC0415
+
+    columns = list(records[0])
+    return wandb.Table(columns=columns, data=[[record[column] for column in columns] for record in records])
+
+
+def _read(run: Path) -> _Experiment:
+    if not (run / "leaderboard.json").is_file():
+        write_leaderboard([run], run)
+    table = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))[0]
+    stated = _json_of(run / "experiment.json") or {}
+    names = [method["variant"] for method in table["methods"] if method["variant"] not in BASELINES]
+    differences = _json_of(run / "differences.json")
+    return _Experiment(
+        name=stated.get("name", run.resolve().name),
+        digest=table["evaluation"]["rows"],
+        variants=[_variant(run, name, table, stated.get("variants", {}).get(name)) for name in names],
+        tables={"leaderboard": table["scores"], **({"differences": differences} if differences else {})},
+        plots=sorted(run.glob("*.png")),
+    )
+
+
+def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Mapping[str, Any] | None) -> _Variant:
+    metas = sorted((run / name).glob("*/meta.json"))
+    first = (_json_of(metas[0]) if metas else None) or {}
+    filmed = [meta for meta in metas if meta.with_name("side_by_side.mp4").is_file()]
+    (method,) = (method for method in table["methods"] if method["variant"] == name)
+    config = {
+        **(stated or {"config": first.get("config")}),
+        "provenance": {key: value for key, value in method.items() if key not in ("variant", "cost")},
+        "evaluation": {key: value for key, value in table["evaluation"].items() if key != "edits"},
+        "videos": f"{min(VIDEOS, len(filmed))} of {len(filmed)}",
+    }
+    numbers = {f"cost/{key}": value for key, value in method["cost"].items() if value is not None}
+    for score in table["scores"]:
+        if score["variant"] == name:
+            label = "/".join(filter(None, (score["metric"], score["category"])))
+            parts = {label: score["value"], **{f"{label}/{end}": score[end] for end in ("low", "high", "rank")}}
+            numbers |= {key: value for key, value in parts.items() if value is not None}
+    return _Variant(name, config, numbers, [_video(meta) for meta in filmed[:VIDEOS]])
+
+
+def _video(meta: Path) -> _Video:
+    request = _json_of(meta)["request"]
+    caption = f"{request['source_prompt']} -> {request['target_prompt']}"
+    return _Video(meta.parent.name, caption, meta.with_name("side_by_side.mp4"))
+
+
+def _video_counts(run: Path, experiment: _Experiment) -> tuple[int, int]:
+    """Logged, and there are."""
+    shown = sum(len(variant.videos) for variant in experiment.variants)
+    return shown, len(list(run.glob("*/*/side_by_side.mp4")))
+
+
+def _json_of(path: Path) -> Any:
+    """What a file of this project holds; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
