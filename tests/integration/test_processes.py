@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,16 @@ def test_processes_change_nothing(
 
 
 @pytest.mark.slow
+def test_torchrun_starts_the_processes(manifest: Callable[[int, int], Path], command: Command, tmp_path: Path) -> None:
+    edits = manifest(2, 2)
+    run(command(edits, tmp_path / "one"))
+    words = command(edits, tmp_path / "torchrun", "--devices=2")[1:]
+    said = run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words])
+    assert digests(tmp_path / "torchrun") == digests(tmp_path / "one")
+    assert said.count("4 of 4 edits are in") == 1
+
+
+@pytest.mark.slow
 def test_more_processes_than_edits(manifest: Callable[[int, int], Path], command: Command, tmp_path: Path) -> None:
     run(command(manifest(1, 1), tmp_path / "run", "--devices=3"))
     assert len(digests(tmp_path / "run")) == 1
@@ -139,23 +150,83 @@ def test_two_runs_on_one_folder_share_the_work(
 
 
 @pytest.mark.slow
+def test_kept_inversions_change_nothing(
+    manifest: Callable[[int, int], Path], command: Command, golden_folder: Path, tmp_path: Path
+) -> None:
+    edits, cache = manifest(2, 2), tmp_path / "cache"
+    inverting = [sys.executable, "-m", "fatezero", "invert", f"--model={golden_folder / 'model'}", "--device=cpu"]
+    run([*inverting, f"--manifest={edits}", f"--cache={cache}", "--steps=2", "--devices=2"])
+    listed = run([sys.executable, "-m", "fatezero", "cache", "ls", str(cache)])
+    assert "2 inversions" in listed
+    said = run(command(edits, tmp_path / "found", f"--cache={cache}"))
+    assert said.count("from the cache") == 2
+    run(command(edits, tmp_path / "made", "--backend=recompute"))
+    assert digests(tmp_path / "found") == digests(tmp_path / "made")
+
+
+@pytest.mark.slow
 def test_killed_again_and_again(manifest: Callable[[int, int], Path], command: Command, tmp_path: Path) -> None:
-    edits = manifest(4, 6)
-    words, dice = command(edits, tmp_path / "run"), random.Random(0)
+    edits = manifest(25, 8)
+    words, dice = command(edits, tmp_path / "run", "--devices=2"), random.Random(0)
     seen: dict[str, int] = {}
     for _ in range(20):
         process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
         )
         try:
-            process.wait(dice.uniform(0.0, 12.0))
+            process.wait(dice.uniform(0.0, 25.0))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         now = made_at(tmp_path / "run")
         assert {name: now[name] for name in seen} == seen  # what was done stays as it was
         seen = now
-    run(words)
+    assert "200 of 200 edits" in run(words)
+    assert "200 done" in run([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")])
     run(command(edits, tmp_path / "undisturbed"))
     assert digests(tmp_path / "run") == digests(tmp_path / "undisturbed")
-    assert len(digests(tmp_path / "run")) == 24
+    assert len(digests(tmp_path / "run")) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harmed", [0, 5])  # early in one process's share, late in another's
+def test_a_clip_that_fails_stops_no_other(
+    harmed: int, manifest: Callable[[int, int], Path], command: Command, tmp_path: Path
+) -> None:
+    edits = manifest(6, 1)
+    (edits.parent / f"clip{harmed}.mp4").write_bytes(b"no video")
+    said = run(command(edits, tmp_path / "run", "--devices=2"), status=1)
+    assert f"clip{harmed}.mp4 is not a video" in said
+    assert len(digests(tmp_path / "run")) == 5
+    said = run([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")], status=1)
+    assert "5 done, 1 failed" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_loses_nothing(
+    manifest: Callable[[int, int], Path], command: Command, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this sandbox allows no mounts")
+    try:
+        words = command(manifest(3, 4), disk / "run", steps=8)
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        while not digests(disk / "run"):
+            time.sleep(0.02)
+        (disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(disk).free - 4096))
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 1
+        assert "cannot be written" in said
+        assert "Traceback" not in said
+        before = made_at(disk / "run")
+        assert 0 < len(before) < 12
+        (disk / "ballast").unlink()
+        run(words)
+        after = made_at(disk / "run")
+        assert len(after) == 12
+        assert {name: after[name] for name in before} == before
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
