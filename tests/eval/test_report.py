@@ -203,14 +203,23 @@ def test_what_is_missing_is_said(run_folder):
     shutil.rmtree(run_folder / "no fusion" / "jeep-1")
     shutil.rmtree(run_folder / "full" / "fox-1" / "frames")
     problems = report(run_folder).document["problems"]
-    assert "never made: 3 of 3 edits have no result: owl-1, fox-1, jeep-1." in problems
-    assert "no fusion: 1 of 3 edits have no result: jeep-1." in problems
+    assert "never made: 3 of 3 results were not made: owl-1, fox-1, jeep-1." in problems
+    assert "no fusion: 1 of 3 results were not made: jeep-1." in problems
     assert any(p.startswith("1 results have no scores: full/owl-1/0.") for p in problems)
     document = report(run_folder, manifest=None).document
     assert any("elsewhere/manifest.yaml is not here" in problem for problem in document["problems"])
     fox = next(edit for edit in document["edits"] if edit["id"] == "fox-1")
     assert "frames" in next(panel["problem"] for panel in fox["panels"] if panel.get("variant") == "full")
     assert [panel["tile"] for panel in fox["panels"] if panel.get("variant") == "no fusion"] == [1]
+
+
+def test_failures_that_were_kept_are_shown(run_folder):
+    (run_folder / "full" / "plan.json").write_text(json.dumps({"owl-1": "a", "cat-1": "b", "dog-1": "c"}))
+    (run_folder / "full" / "cat-1.failed.json").write_text(json.dumps({"id": "cat-1", "reason": "No <memory> left."}))
+    assert report(run_folder).document["problems"] == [
+        "full/cat-1 failed: No <memory> left.",
+        "full: 1 of 3 results were not made: dog-1.",
+    ]
 
 
 def test_an_edit_whose_source_is_gone_is_listed(run_folder, tmp_path):
@@ -282,6 +291,10 @@ def damaged_rows(run):
     (run / "evaluation" / "rows.jsonl").write_text("{}\n")
 
 
+def damaged_plan(run):
+    (run / "full" / "plan.json").write_text("[1")
+
+
 def damaged_attention(run):
     (run / "full" / "owl-1" / "attention_0_owl.png").write_bytes(b"\x89PNG")
 
@@ -302,6 +315,7 @@ def no_run(run):
         (damaged_experiment, "experiment.json"),
         (foreign_reference, "none of them"),
         (damaged_rows, "rows.jsonl, line 1"),
+        (damaged_plan, "plan.json"),
         (damaged_attention, "attention_0_owl.png"),
         (nothing_done, "no finished edit"),
         (no_run, "no such run folder"),

@@ -69,7 +69,10 @@ def make_run(folder, edits, variants, clips=None):
                 )
     write_rows(folder / "run" / "evaluation", rows)
     planned = {
-        name: {"settings": {"blending.threshold": index / 10} if index else {}, "config": {"blending": {"threshold": 0}}}
+        name: {
+            "settings": {"blending.threshold": index / 10} if index else {},
+            "config": {"blending": {"threshold": 0}},
+        }
         for index, name in enumerate(variants)
     }
     experiment = {"name": "browser", "reference": variants[0], "variants": planned}
@@ -117,11 +120,13 @@ def wait(browser, script, *arguments, seconds=60):
 def watch(browser, edit, count=40):
     """For many moments, which frame each of an edit's canvases shows, read from its pixels."""
     element = f"document.getElementById('edit-{edit}')"
-    wait(browser, f"const c = {element}?.querySelector('canvas'); return c && c.width > 0 && /\\d/.test({element}.querySelector('output').textContent)")
+    is_drawn = f"{element}.querySelector('canvas').width > 0 && {element}.querySelector('output').textContent"
+    wait(browser, f"return {is_drawn}")
     script = f"""
       const [count, done] = arguments, canvases = [...{element}.querySelectorAll("canvas")], seen = [];
       const look = () => {{
-        seen.push(canvases.map((c) => Math.round((c.getContext("2d").getImageData(40, 40, 1, 1).data[0] - 20) / 30)));
+        const greys = canvases.map((canvas) => canvas.getContext("2d").getImageData(40, 40, 1, 1).data[0]);
+        seen.push(greys.map((grey) => Math.round((grey - 20) / 30)));
         if (seen.length < count) setTimeout(look, 50); else done(seen);
       }};
       look();
@@ -131,19 +136,26 @@ def watch(browser, edit, count=40):
 
 
 def rows_of(browser, section):
-    script = "return [...document.querySelectorAll(arguments[0] + ' tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
+    script = """
+      const rows = [...document.querySelectorAll(arguments[0] + " tbody tr")];
+      return rows.map((row) => [...row.cells].map((cell) => cell.innerText));
+    """
     return browser.execute_script(script, section)
 
 
 def head(browser, section, words):
     """Click a column's head."""
-    script = "[...document.querySelectorAll(arguments[0] + ' thead button')].find(b => b.textContent.includes(arguments[1])).click()"
+    script = """
+      const buttons = [...document.querySelectorAll(arguments[0] + " thead button")];
+      buttons.find((button) => button.textContent.includes(arguments[1])).click();
+    """
     browser.execute_script(script, section, words)
 
 
 def choose(browser, name, value):
     script = """
-      const field = [...document.querySelectorAll("label.choice")].find((l) => l.querySelector("span").textContent === arguments[0]).querySelector("select");
+      const labels = [...document.querySelectorAll("label.choice")];
+      const field = labels.find((label) => label.firstChild.textContent === arguments[0]).querySelector("select");
       field.value = arguments[1]; field.dispatchEvent(new Event("change"));
     """
     browser.execute_script(script, name, value)
@@ -154,7 +166,7 @@ def shown_edits(browser):
 
 
 def numbers(table, column):
-    return [float(row[column].split("\n")[0].replace("−", "-")) for row in table]
+    return [float(row[column].split("\n")[0].replace("\N{MINUS SIGN}", "-")) for row in table]
 
 
 def test_it_opens_without_errors_and_asks_for_nothing(page, written):
@@ -191,7 +203,10 @@ def test_a_row_stops_is_stepped_and_starts_again(page):
 
 
 def test_rows_out_of_sight_hold_no_video(page):
-    drawn = "return [...document.querySelectorAll('.edit')].filter(e => e.querySelector('canvas').width > 0 && e.querySelector('output').textContent).map(e => e.id)"
+    drawn = """
+      const isDrawn = (edit) => edit.querySelector("canvas").width > 0 && edit.querySelector("output").textContent;
+      return [...document.querySelectorAll(".edit")].filter(isDrawn).map((edit) => edit.id);
+    """
     page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
     first = wait(page, drawn)
     assert "edit-edit-00" in first
@@ -234,15 +249,17 @@ def test_changes_show_the_difference_from_the_source(page):
 
 @pytest.mark.parametrize(("section", "column"), [("#scores", "psnr/outside"), ("#results", "warp_error")])
 def test_tables_sort_by_any_column(page, section, column):
-    names = page.execute_script("return [...document.querySelectorAll(arguments[0] + ' thead th')].map(h => h.innerText)", section)
+    names = page.execute_script(
+        "return [...document.querySelectorAll(arguments[0] + ' thead th')].map(h => h.innerText)", section
+    )
     place = next(index for index, name in enumerate(names) if column in name)
     head(page, section, column)
     first = numbers(rows_of(page, section), place)
     assert first == sorted(first, reverse=column != "warp_error")
     head(page, section, column)
     assert numbers(rows_of(page, section), place) == first[::-1]
-    sorted_by = page.execute_script("return [...document.querySelectorAll(arguments[0] + ' [aria-sort]')].filter(h => h.ariaSort !== 'none').length", section)
-    assert sorted_by == 1
+    script = "return document.querySelectorAll(arguments[0] + ' th:not([aria-sort=none])[aria-sort]').length"
+    assert page.execute_script(script, section) == 1
 
 
 def test_filters_hold_for_videos_tables_and_plots(page):
@@ -284,7 +301,8 @@ def test_plots_draw_every_variant(page):
 
 
 def test_the_playhead_of_curves_follows_the_videos(page):
-    page.execute_script("document.querySelector('#edit-edit-02').scrollIntoView(); document.querySelector('#edit-edit-02 details').open = true")
+    page.execute_script("document.querySelector('#edit-edit-02').scrollIntoView()")
+    page.execute_script("document.querySelector('#edit-edit-02 details').open = true")
     wait(page, "return document.querySelector('#edit-edit-02 .playhead')")
     moved = "return document.querySelector('#edit-edit-02 .playhead').getAttribute('transform')"
     first = wait(page, moved)
@@ -295,7 +313,12 @@ def test_the_playhead_of_curves_follows_the_videos(page):
 def test_texts_stay_texts(page):
     assert page.execute_script("return window.hacked") is None
     assert HOSTILE in page.execute_script("return document.querySelectorAll('#edit-edit-01 q')[1].textContent")
-    assert page.execute_script("return document.querySelectorAll('main img, main b:not(figcaption b), main script').length") == 0
+    assert (
+        page.execute_script(
+            "return document.querySelectorAll('main img, main b:not(figcaption b), main script').length"
+        )
+        == 0
+    )
     assert "<b>bold" in page.execute_script("return document.getElementById('bar').textContent")
 
 
@@ -318,7 +341,8 @@ def test_sixty_edits_of_eight_variants(browser, tmp_path, record_property):
       (async () => {
         document.getElementById("edits").scrollIntoView();
         let before = performance.now(), most = 0;
-        const loaded = () => [...document.querySelectorAll(".edit")].filter((e) => e.querySelector("canvas").width > 0).length;
+        const rows = [...document.querySelectorAll(".edit")];
+        const loaded = () => rows.filter((row) => row.querySelector("canvas").width > 0).length;
         for (let step = 0; step < 80; step += 1) {
           scrollBy(0, 200);
           await frame();

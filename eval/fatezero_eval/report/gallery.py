@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fatezero.errors import UserError
@@ -12,7 +11,7 @@ from fatezero.types import ClipSpec
 from fatezero_eval.evaluate import Item, clip_name
 from fatezero_eval.report.curves import Judge
 from fatezero_eval.report.media import Media, Sheet, attention_strip, sheet_for
-from fatezero_eval.report.run import Run
+from fatezero_eval.report.run import Run, result_folder
 from fatezero_eval.rows import BASELINES
 
 
@@ -77,7 +76,7 @@ def _attention(items: Sequence[Item], media: Media) -> list[dict[str, Any]]:
     """Where each edited word looks; variants with the same inversion share a picture."""
     found: dict[tuple[str, int], list[str]] = {}
     for item in items:
-        for path in sorted(Path(item.edited.path).parent.glob("attention_*.png")):
+        for path in sorted(result_folder(item).glob("attention_*.png")):
             word = path.stem.split("_", 2)[-1].replace("_", " ")
             seen = found.setdefault((word, media.add(attention_strip(path))), [])
             if item.variant not in seen:

@@ -12,7 +12,7 @@ from typing import Any
 from fatezero.data.manifest import Manifest, read_manifest
 from fatezero.errors import UserError
 from fatezero_eval.evaluate import Item, Render, Truths, run_items
-from fatezero_eval.rows import Row, read_rows
+from fatezero_eval.rows import BASELINES, Row, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +101,14 @@ def read_run(folder: Path, manifest: Path | None, render: Render | None) -> Run:
     items = run_items(folder, Truths(known, render, folder / "evaluation" / "truth"))
     if not items:
         raise UserError(f"{folder}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first.")
+    scored = folder / "evaluation" / "rows.jsonl"
+    rows = read_rows(scored) if scored.exists() else []
     planned = [experiment.reference, *experiment.settings]
-    variants = tuple(dict.fromkeys([*filter(None, planned), *sorted({item.variant for item in items})]))
+    others = {item.variant for item in items} | {row.variant for row in rows} - {*BASELINES}
+    variants = tuple(dict.fromkeys([*filter(None, planned), *sorted(others)]))
     asked = [request.id for request in known.requests] if known else []
     edits = tuple(dict.fromkeys([*asked, *(item.request.id for item in items)]))
     items.sort(key=lambda i: (variants.index(i.variant), edits.index(i.request.id), i.request.seed))
-    scored = folder / "evaluation" / "rows.jsonl"
-    rows = read_rows(scored) if scored.exists() else []
     return Run(
         experiment=experiment,
         manifest=known,
@@ -116,7 +117,7 @@ def read_run(folder: Path, manifest: Path | None, render: Render | None) -> Run:
         items=tuple(items),
         records={_key(item): _record(item) for item in items},
         rows=rows,
-        problems=(*problems, *_missing(items, variants, edits), *_unscored(items, rows, folder)),
+        problems=(*problems, *_missing(folder, items, variants), *_unscored(items, rows, folder)),
     )
 
 
@@ -152,8 +153,12 @@ def _key(item: Item) -> str:
 
 
 def _record(item: Item) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((Path(item.edited.path).parent / "meta.json").read_text(encoding="utf-8"))
-    return values
+    return _read_json(result_folder(item) / "meta.json")
+
+
+def result_folder(item: Item) -> Path:
+    """The folder that holds an item's frames, masks and record."""
+    return Path(item.edited.path).parent
 
 
 def _read_experiment(folder: Path) -> Experiment:
@@ -179,14 +184,33 @@ def _read_experiment(folder: Path) -> Experiment:
         raise UserError(f"{path}: not readable as an experiment ({error!r}); run fatezero ablate again.") from error
 
 
-def _missing(items: Sequence[Item], variants: Sequence[str], edits: Sequence[str]) -> list[str]:
-    there = {(item.variant, item.request.id) for item in items}
+def _missing(folder: Path, items: Sequence[Item], variants: Sequence[str]) -> list[str]:
+    """What was asked for and is not there, with the reasons that were kept.
+
+    What was asked for is each variant's `plan.json`; without one, the results that any variant has.
+    """
+    names = {variant: [result_folder(item).name for item in items if item.variant == variant] for variant in variants}
+    anywhere = list(dict.fromkeys(name for found in names.values() for name in found))
     sentences = []
-    for variant in variants:
-        absent = [edit for edit in edits if (variant, edit) not in there]
-        if absent:
-            sentences.append(f"{variant}: {len(absent)} of {len(edits)} edits have no result: {', '.join(absent)}.")
+    for variant, there in names.items():
+        plan = folder / variant / "plan.json"
+        asked = list(_read_json(plan)) if plan.exists() else anywhere
+        absent = [name for name in asked if name not in there]
+        failed = {name: folder / variant / f"{name}.failed.json" for name in absent}
+        reasons = {name: _read_json(path).get("reason") for name, path in failed.items() if path.exists()}
+        sentences += [f"{variant}/{name} failed: {reason}" for name, reason in reasons.items()]
+        unmade = [name for name in absent if name not in reasons]
+        if unmade:
+            sentences.append(f"{variant}: {len(unmade)} of {len(asked)} results were not made: {', '.join(unmade)}.")
     return sentences
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        return values
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not readable ({error}): take it away and edit again.") from error
 
 
 def _unscored(items: Sequence[Item], rows: Sequence[Row], folder: Path) -> list[str]:

@@ -26,7 +26,7 @@ class Row {
   constructor(edit) {
     this.edit = edit;
     this.frame = 0;
-    this.paused = false;
+    this.chosen = null; // true plays, false stands still, null does as all do
     this.inSight = false;
     this.video = null;
     this.panels = edit.panels.map((panel) => this.drawPanel(panel));
@@ -57,7 +57,7 @@ class Row {
     const value = h("span", { class: "value" });
     const name = panelName(panel, this.edit);
     const caption = h("figcaption", {}, h("span", { class: "named", title: name }, panel.kind === "variant" ? swatch(panel.variant) : null, h("span", {}, name)), value);
-    const problem = panel.problem ? h("p", { class: "problem" }, panel.problem) : null;
+    const problem = panel.problem ? h("p", { class: "problem short", tabindex: 0, "data-tip": panel.problem }, panel.problem) : null;
     const picture = h("div", { class: "picture" }, canvas);
     (panel.tile === undefined ? picture : caption).append(problem ?? "");
     const figure = h("figure", { class: `panel ${panel.kind}` }, picture, caption);
@@ -153,7 +153,7 @@ class Row {
   }
 
   sync() {
-    const plays = state.playing && !this.paused;
+    const plays = this.chosen ?? state.playing;
     this.button?.replaceChildren(plays ? "❚❚" : "▶");
     this.button?.setAttribute("aria-label", plays ? "pause" : "play");
     if (!this.video) return;
@@ -162,13 +162,12 @@ class Row {
   }
 
   toggle() {
-    this.paused = state.playing && !this.paused;
-    if (!state.playing) change({ playing: true });
+    this.chosen = !(this.chosen ?? state.playing);
     this.sync();
   }
 
   seek(frame) {
-    this.paused = true;
+    this.chosen = false;
     this.sync();
     if (this.video) this.video.currentTime = (frame + 0.5) / this.edit.fps;
   }
@@ -259,7 +258,7 @@ function gallery() {
   });
   follow(["metric", "view", "hidden"], () => rows.forEach((row) => row.label()));
   follow(["playing"], () => rows.forEach((row) => {
-    if (state.playing) row.paused = false;
+    row.chosen = null;
     row.sync();
   }));
   rows.forEach((row) => [near, seen].forEach((observer) => observer.observe(row.element)));

@@ -25,9 +25,14 @@ function bar(sections) {
   });
   const links = sections.map((one) => h("a", { href: `#${one.id}` }, one.querySelector("h2").textContent));
   document.getElementById("bar").append(
-    h("div", { class: "links" }, links),
-    h("div", { class: "filters" }, search, data.categories.length > 1 ? select("", categories, "", (category) => change({ category })) : null, h("div", { class: "chips", role: "group", "aria-label": "variants" }, chips)),
+    h("div", { class: "links" }, links, search, data.categories.length > 1 ? select("", categories, "", (category) => change({ category })) : null),
+    h("div", { class: "chips", role: "group", "aria-label": "variants" }, chips),
   );
+  const stays = matchMedia("(min-width: 761px)");
+  new ResizeObserver(([entry]) => {
+    const height = stays.matches ? entry.target.offsetHeight : 0;
+    document.documentElement.style.scrollPaddingTop = `${height + 12}px`;
+  }).observe(document.getElementById("bar"));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     const act = { "/": () => search.focus(), p: () => change({ playing: !state.playing }), m: () => change({ view: state.view === "masks" ? "frames" : "masks" }) }[event.key];

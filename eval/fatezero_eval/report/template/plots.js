@@ -97,7 +97,9 @@ function tradeOff(width) {
   const marks = points.map((point) => {
     const [px, xl, xh] = scaledEnds(point.across, across).map((value) => (value === null ? null : x(value)));
     const [py, yl, yh] = scaledEnds(point.up, up).map((value) => (value === null ? null : y(value)));
-    taken.push({ left: px - 7, right: px + 7, top: py - 7, bottom: py + 7 });
+    taken.push({ left: px - 8, right: px + 8, top: py - 8, bottom: py + 8 });
+    if (xl !== null) taken.push({ left: xl, right: xh, top: py - 2, bottom: py + 2 });
+    if (yl !== null) taken.push({ left: px - 2, right: px + 2, top: yh, bottom: yl });
     const tip = `${scoreTip(point.across, across)}\n${scoreTip(point.up, up).split("\n")[1]}`;
     const group = s("g", { class: `point ${colour(point.name)}`, tabindex: 0, role: "img", "aria-label": tip, "data-tip": tip });
     if (xl !== null) group.append(line(xl, py, xh, py, "whisker"));
@@ -141,6 +143,8 @@ function placedLabel(name, px, py, box, taken) {
   return label(best.left, best.base, name, { class: "name" });
 }
 
+const HEADLINE = ["text_alignment", "psnr/outside", "frame_consistency", "directional_similarity", "psnr/truth", "warp_error"];
+
 // One small plot for each metric; beyond the first few they wait behind a summary.
 function cards(names, draw) {
   const FIRST = 6;
@@ -151,10 +155,12 @@ function cards(names, draw) {
     plot(element, names, (width) => draw(metric, width));
     return figure;
   };
-  const few = h("div", { class: "cards" }, scoredMetrics.slice(0, FIRST).map(card));
-  if (scoredMetrics.length <= FIRST) return [few];
-  const more = h("div", { class: "cards" }, scoredMetrics.slice(FIRST).map(card));
-  return [few, h("details", { class: "more" }, h("summary", {}, `${scoredMetrics.length - FIRST} more metrics`), more)];
+  const telling = HEADLINE.map((name) => scoredMetrics.find((metric) => metric.name === name)).filter(Boolean);
+  const ordered = [...new Set([...telling, ...scoredMetrics])];
+  const few = h("div", { class: "cards" }, ordered.slice(0, FIRST).map(card));
+  if (ordered.length <= FIRST) return [few];
+  const more = h("div", { class: "cards" }, ordered.slice(FIRST).map(card));
+  return [few, h("details", { class: "more" }, h("summary", {}, `${ordered.length - FIRST} more metrics`), more)];
 }
 
 // Paired differences to the reference in one metric.

@@ -84,7 +84,9 @@ function variantTable() {
 
 // Every edit, variant and seed.
 function editTable() {
-  const edits = new Map(data.edits.map((edit) => [edit.id, edit]));
+  const edits = new Map(data.edits.map((edit, index) => [edit.id, index]));
+  const place = (row) => edits.get(row.edit) ?? edits.size;
+  const byEdit = [...data.rows].sort((a, b) => place(a) - place(b) || variants.get(a.variant).index - variants.get(b.variant).index || a.seed - b.seed);
   const seeds = new Set(data.rows.map((row) => JSON.stringify([row.edit, row.seed]))).size > new Set(data.rows.map((row) => row.edit)).size;
   const columns = [
     { label: "edit", value: (row) => row.edit, cell: (row) => (edits.has(row.edit) ? h("a", { href: `#edit-${row.edit}` }, row.edit) : row.edit) },
@@ -109,7 +111,7 @@ function editTable() {
   const note = h("p", { class: "note", "aria-live": "polite" });
   follow(["category", "text", "hidden"], () => {
     const matching = new Set(data.edits.filter(isMatch).map((edit) => edit.id));
-    const rows = data.rows.filter((row) => matching.has(row.edit) && isShown(row.variant));
+    const rows = byEdit.filter((row) => matching.has(row.edit) && isShown(row.variant));
     note.textContent = `${rows.length} of ${data.rows.length} results. “–” is undefined; point at it for the reason.`;
     table.show(rows);
   });
