@@ -91,7 +91,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Tables of comparable methods; as a text, Markdown.
+    """Tables of comparable methods; as a text, their overview in Markdown.
 
     Attributes:
         tables: the first holds the first run.
@@ -102,7 +102,7 @@ class Leaderboard:
     folder: Path
 
     def __str__(self) -> str:
-        return rendering.leaderboard_markdown(self.tables)
+        return rendering.overview_markdown(self.tables)
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,8 @@ def _named_apart(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _relabelled(experiment: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
-    reference = experiment.get("reference")
-    return {**experiment, "reference": names.get(reference, reference)} if reference else experiment
+    reference, variants = experiment.get("reference"), experiment.get("variants", ())
+    return {"reference": names.get(reference, reference), "variants": [names.get(name, name) for name in variants]}
 
 
 def _variants(run: _Run) -> list[str]:
@@ -280,10 +280,17 @@ def _table(runs: Sequence[_Run], reason: str, wanted: str | None) -> Table:
 
 
 def _joined(runs: Sequence[_Run]) -> list[Row]:
-    """All rows; those of the baselines once for each edit and seed, since every run brings its own."""
+    """All rows; those of the baselines once for each edit and seed, since every run brings its own.
+
+    Clips are named by where they lie, which may be elsewhere in each run: the first name of an edit's clip counts.
+    """
     joined: dict[tuple[object, ...], Row] = {}
+    known: dict[str, str] = {}  # by edit
     for run in runs:
-        for row in run.rows:
+        first_name = {row.clip: known[row.edit] for row in run.rows if row.edit in known}
+        for found in run.rows:
+            row = replace(found, clip=first_name.get(found.clip, found.clip))
+            known.setdefault(row.edit, row.clip)
             joined.setdefault((row.variant, row.metric, row.clip, row.edit, row.seed), row)
     return list(joined.values())
 

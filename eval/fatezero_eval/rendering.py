@@ -33,18 +33,19 @@ _HEAD = """<!doctype html>
  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>Leaderboard</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; }
 body { color: #1c1e21; background: #fff; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0 1.5rem; }
 th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 th { cursor: pointer; border-bottom: 2px solid #888; }
 tbody tr:hover { background: #f2f5f9; }
 p { max-width: 50rem; }
 @media (prefers-color-scheme: dark) {
   body { color: #e4e6ea; background: #17191c; }
   th, td { border-color: #3a3d42; }
+  th:first-child, td:first-child { background: #17191c; }
   tbody tr:hover { background: #22262b; }
 }
 </style>
@@ -90,6 +91,11 @@ def leaderboard_markdown(tables: Sequence[Table]) -> str:
     return "# Leaderboard\n\n" + "\n".join(_markdown(grid) for grid in _leaderboard(tables))
 
 
+def overview_markdown(tables: Sequence[Table]) -> str:
+    """One line for each method and no intervals, for a terminal."""
+    return "\n".join(_markdown(grid) for grid in _leaderboard(tables, brief=True))
+
+
 def leaderboard_html(tables: Sequence[Table]) -> str:
     """The whole leaderboard with its differences; nothing is loaded from elsewhere, columns sort on a click."""
     grids = [*_leaderboard(tables), *_differences(tables)]
@@ -122,8 +128,8 @@ def _display(metric: str) -> float:
     return by_id(metric).display
 
 
-def _leaderboard(tables: Sequence[Table]) -> list[Grid]:
-    grids = [Grid("", notes=[HOW_TO_READ], level=2)]
+def _leaderboard(tables: Sequence[Table], *, brief: bool = False) -> list[Grid]:
+    grids = [] if brief else [Grid("", notes=[HOW_TO_READ], level=2)]
     for number, table in enumerate(tables, start=1):
         reason = [f"Not comparable with table 1: {table.reason}."] if table.reason else []
         if len(tables) > 1:
@@ -131,8 +137,8 @@ def _leaderboard(tables: Sequence[Table]) -> list[Grid]:
         scores = {(score.metric, score.category, score.variant): score for score in table.scores}
         metrics = list(dict.fromkeys(score.metric for score in table.scores))
         grids.append(_overview(table, metrics, scores))
-        grids += [_of_metric(table, metric, scores) for metric in metrics]
-        grids.append(_provenance(table))
+        if not brief:
+            grids += [*(_of_metric(table, metric, scores) for metric in metrics), _provenance(table)]
     return grids
 
 

@@ -162,6 +162,11 @@ def test_the_experiments_reference_and_order(tmp_path):
 def test_variants_of_one_name_are_told_apart_by_their_runs(tmp_path):
     monday = run_of(tmp_path / "monday", {"full": 3.0, "half": 1.0})
     tuesday = run_of(tmp_path / "tuesday", {"full": 2.0})
+    (monday / "experiment.json").write_text(json.dumps({"reference": "full", "variants": {"half": {}, "full": {}}}))
+    (table,) = leaderboard.write_leaderboard([monday, tuesday], tmp_path / "out").tables
+    assert table.reference == "monday/full"
+    assert [method.variant for method in table.methods][:3] == ["half", "monday/full", "tuesday/full"]
+    (monday / "experiment.json").unlink()
     (table,) = leaderboard.write_leaderboard([monday, tuesday], tmp_path / "out", "monday/full").tables
     assert [method.variant for method in table.methods][:3] == ["monday/full", "half", "tuesday/full"]
     assert table.methods[0].cost.seconds_per_frame == 4.5
@@ -180,6 +185,18 @@ def test_a_method_that_lacks_edits_is_said_to(tmp_path):
     write_provenance(other, replace(MADE, rows=content_digest(other / "rows.jsonl")))
     text = str(leaderboard.write_leaderboard([one, other], tmp_path / "out"))
     assert "theirs: 7 of 8 edits; its means are over those, its ranks over those shared." in text
+
+
+def test_clips_may_lie_elsewhere_in_another_run(tmp_path):
+    one, other = run_of(tmp_path / "one", {"full": 3.0}), run_of(tmp_path / "other", {"theirs": 2.0}, metas=False)
+    lines = (other / "rows.jsonl").read_text()
+    (other / "rows.jsonl").write_text(lines.replace('"clips/', '"elsewhere/'))
+    write_provenance(other, replace(MADE, rows=content_digest(other / "rows.jsonl")))
+    (table,) = leaderboard.write_leaderboard([one, other], tmp_path / "out", "full").tables
+    assert {score.clips for score in table.scores if score.interval and not score.category} == {CLIPS}
+    assert table.ranks["theirs", PSNR, ""] == 2
+    (paired,) = [d for d in table.differences if (d.variant, d.metric, d.category) == ("theirs", PSNR, "")]
+    assert (paired.clips, paired.undefined) == (CLIPS, 0)
 
 
 def test_names_cannot_break_out_of_a_table(tmp_path):

@@ -72,9 +72,10 @@ def test_an_interval_is_scipys_and_does_not_depend_on_its_company():
     width = reference.high - reference.low
     assert alone.low == pytest.approx(reference.low, abs=0.05 * width)
     assert alone.high == pytest.approx(reference.high, abs=0.05 * width)
-    company = [rows_of(f"v{n}", np.random.default_rng(n).normal(size=12)) for n in range(5)]
-    together = statistics.scores([*itertools.chain(*company), *rows_of("full", values)])
-    assert whole(together, "full").interval == alone
+    for count in (1, 5, 19, 20, 43):
+        company = [rows_of(f"v{n}", np.random.default_rng(n).normal(size=12)) for n in range(count)]
+        together = statistics.scores([*itertools.chain(*company), *rows_of("full", values)])
+        assert whole(together, "full").interval == alone
 
 
 def test_an_interval_holds_95_percent_of_all_resamples():
