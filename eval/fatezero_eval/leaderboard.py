@@ -228,7 +228,7 @@ def _named_apart(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _relabelled(experiment: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
-    reference, variants = experiment.get("reference"), experiment.get("variants", ())
+    reference, variants = experiment.get("reference", ""), experiment.get("variants", ())
     return {"reference": names.get(reference, reference), "variants": [names.get(name, name) for name in variants]}
 
 
