@@ -205,7 +205,7 @@ def test_what_is_missing_is_said(run_folder):
     problems = report(run_folder).document["problems"]
     assert "never made: 3 of 3 results were not made: owl-1, fox-1, jeep-1." in problems
     assert "no fusion: 1 of 3 results were not made: jeep-1." in problems
-    assert any(p.startswith("1 results have no scores: full/owl-1/0.") for p in problems)
+    assert any(p.startswith("Not scored (1): full/owl-1/0.") for p in problems)
     document = report(run_folder, manifest=None).document
     assert any("elsewhere/manifest.yaml is not here" in problem for problem in document["problems"])
     fox = next(edit for edit in document["edits"] if edit["id"] == "fox-1")

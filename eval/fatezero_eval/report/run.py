@@ -90,14 +90,10 @@ def read_run(folder: Path, manifest: Path | None, render: Render | None) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder; check the path.")
     experiment = _read_experiment(folder)
-    stated = Path(experiment.manifest) if experiment.manifest else None
-    problems = []
-    if manifest is None and stated is not None:
-        if stated.exists():
-            manifest = stated
-        else:
-            problems.append(f"The manifest {stated} is not here, so no truth is shown; name it with --manifest.")
-    known = read_manifest(manifest) if manifest else None
+    stated = Path(manifest or experiment.manifest) if manifest or experiment.manifest else None
+    # one that the experiment names may have stayed on another machine
+    gone = manifest is None and stated is not None and not stated.exists()
+    known = read_manifest(stated) if stated and not gone else None
     items = run_items(folder, Truths(known, render, folder / "evaluation" / "truth"))
     if not items:
         raise UserError(f"{folder}: no finished edit (<variant>/<edit id>/meta.json); edit some clips first.")
@@ -117,7 +113,11 @@ def read_run(folder: Path, manifest: Path | None, render: Render | None) -> Run:
         items=tuple(items),
         records={_key(item): _record(item) for item in items},
         rows=rows,
-        problems=(*problems, *_missing(folder, items, variants), *_unscored(items, rows, folder)),
+        problems=(
+            *([f"The manifest {stated} is not here, so no truth is shown; name it with --manifest."] if gone else []),
+            *_missing(folder, items, variants),
+            *_unscored(items, rows, folder),
+        ),
     )
 
 
@@ -223,4 +223,4 @@ def _unscored(items: Sequence[Item], rows: Sequence[Row], folder: Path) -> list[
         return []
     reasons = {path.read_text(encoding="utf-8") for path in (folder / "evaluation" / "items").glob("*.failed")}
     stated = f" Reasons that the evaluation gave: {' '.join(sorted(reasons))}" if reasons else ""
-    return [f"{len(absent)} results have no scores: {', '.join(absent)}.{stated} Run fatezero evaluate again."]
+    return [f"Not scored ({len(absent)}): {', '.join(absent)}.{stated} Run fatezero evaluate again."]
