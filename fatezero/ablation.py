@@ -15,7 +15,7 @@ from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder
 from fatezero.experiment import AblationOptions, Variant, choose_edits, folder_name, make_variants, record, with_seeds
 from fatezero.lightning.running import is_first_process
 from fatezero.options import WorkOptions
-from fatezero.picturebook.bench import write_manifest
+from fatezero.picturebook.bench import small_bench, write_manifest
 from fatezero.picturebook.truth import write_truth
 from fatezero.tasks import Task, cost, make_tasks, share_inversions
 from fatezero_eval.config import EvaluateRun
@@ -24,8 +24,7 @@ from fatezero_eval.leaderboard import write_leaderboard
 from fatezero_eval.report import write_report
 from fatezero_eval.tracking import default_mode, track
 
-SMALL = range(5)  # clips of the bench that hold two edits of each category
-SMALL_FRAMES = 8
+SMALL_FRAMES = 6
 
 
 def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
@@ -69,7 +68,7 @@ def _manifest(options: AblationOptions) -> Path:
     """The edits asked for, or the small ones that the project makes itself."""
     if options.manifest is not None:
         return open_input(options.manifest)
-    return write_manifest(options.out / "dataset", "manifest", "picturebook-small", SMALL, SMALL_FRAMES)
+    return write_manifest(options.out / "dataset" / "manifest.yaml", "picturebook-small", small_bench(SMALL_FRAMES))
 
 
 def describe_plan(variants: Mapping[str, Variant], tasks: Sequence[Task]) -> str:
@@ -92,7 +91,8 @@ def _conclude(options: AblationOptions, manifest: Path, work: WorkOptions) -> in
     evaluation = evaluate_run(scoring, write_truth)
     for name, reason in evaluation.failures.items():
         print(f"fatezero: {name}: {reason}", file=sys.stderr)
-    print(write_leaderboard([options.out], options.out, folder_name(options.reference)))
+    write_leaderboard([options.out], options.out, folder_name(options.reference))
+    print(f"tables: {options.out}/leaderboard.md and differences.md")
     print(f"open {write_report(options.out, manifest, write_truth)}")
     print(track(options.out, options.wandb or default_mode(), options.project) or "logged to Weights & Biases")
     return 1 if evaluation.failures else 0

@@ -22,7 +22,7 @@ from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, 
 from fatezero.errors import UserError
 from fatezero.forecast import check_disk, describe_forecast
 from fatezero.lightning.modules import EditingModule, InversionModule, Workshop
-from fatezero.lightning.running import is_first_process, run_jobs
+from fatezero.lightning.running import is_first_process, run_jobs, started_by_cluster
 from fatezero.lightning.writers import FailureLog, ResultWriter
 from fatezero.options import CacheOptions, EditOptions, InvertOptions, WorkOptions
 from fatezero.planning import GB
@@ -150,6 +150,8 @@ def perform(
     """
     run = tasks[0].folder.parent.parent
     left = left_to_do(tasks, redo=redo)
+    if started_by_cluster():
+        left = list(tasks)  # one process may start after another has finished something, and all must share alike
     doable = [task for task in left if task.request.id not in unreadable]
     jobs = share_inversions(doable)
     print(

@@ -15,7 +15,7 @@ from typing import Any
 
 from fatezero.errors import UserError
 from fatezero.options import BenchOptions
-from fatezero.picturebook.bench import write_manifest
+from fatezero.picturebook.bench import draw_clip, write_manifest
 
 CLIPS = 8  # of two edits each: enough that the processes' start is small beside the work
 
@@ -39,7 +39,9 @@ def bench_scale(options: BenchOptions) -> int:
     """Measure and print; returns 0."""
     with TemporaryDirectory(prefix="fatezero-bench-") as folder:
         place = Path(folder)
-        manifest = write_manifest(place / "data", "manifest", "bench", range(CLIPS), options.frames)
+        manifest = write_manifest(
+            place / "data" / "manifest.yaml", "bench", [draw_clip(number, options.frames) for number in range(CLIPS)]
+        )
         _print_processes(place, manifest, options)
         _print_cache(place, manifest, options)
     return 0

@@ -72,8 +72,9 @@ class ResultWriter(BasePredictionWriter):
         self._saving = self._writer.submit(_publish, prediction, module, self._lock)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Wait for the last one."""
+        """Wait for the last one, and for the other processes: then the run can be counted."""
         self._settle()
+        trainer.strategy.barrier("results")
 
     def _settle(self) -> None:
         if self._saving is not None:

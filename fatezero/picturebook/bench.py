@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,37 +138,39 @@ def write_demo() -> None:
     write_video(DEMO.clip.path, render_clip(ClipRecipe(scene=scene, seed=1, frames=8)).frames, FPS)
 
 
+def small_bench(frames: int) -> list[list[BenchEdit]]:
+    """One edit of each of the first ten clips, two of each category."""
+    return [[draw_clip(number, frames)[number // len(CATEGORIES) % 2]] for number in range(2 * len(CATEGORIES))]
+
+
 def write_bench(folder: Path) -> None:
     """Write `manifest.yaml`, `long.yaml` and `clips/*.mp4`: the bench as it is shipped.
 
     Args:
         folder: datasets/picturebook.
     """
-    write_manifest(folder, "manifest", "picturebook-bench", range(CLIPS), CLIP_FRAMES)
-    write_manifest(folder, "long", "picturebook-long", range(CLIPS, CLIPS + LONG_CLIPS), LONG)
+    longer = range(CLIPS, CLIPS + LONG_CLIPS)
+    write_manifest(folder / "manifest.yaml", "picturebook-bench", [draw_clip(number) for number in range(CLIPS)])
+    write_manifest(folder / "long.yaml", "picturebook-long", [draw_clip(number, LONG) for number in longer])
 
 
-def write_manifest(folder: Path, file: str, name: str, clips: range, frames: int) -> Path:
-    """Write some clips of the bench and their edits.
+def write_manifest(manifest: Path, name: str, clips: Sequence[Sequence[BenchEdit]]) -> Path:
+    """Write clips and their edits.
 
     Args:
-        folder: gets `<file>.yaml` and `clips/*.mp4`.
-        file: the manifest's stem.
+        manifest: its file; clips go to `clips/*.mp4` beside it.
         name: what it calls itself.
-        clips: their numbers; five in a row hold each category twice.
-        frames: of each clip.
+        clips: the edits of each clip.
 
     Returns:
         The manifest.
     """
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    (manifest.parent / "clips").mkdir(parents=True, exist_ok=True)
     entries = []
-    for number in clips:
-        edits = draw_clip(number, frames)
+    for edits in clips:
         recipe = edits[0].recipe
         clip = f"clips/{recipe.scene.object}-{recipe.scene.background.replace(' ', '-')}-{recipe.seed}.mp4"
-        write_video(folder / clip, render_clip(recipe).frames, FPS)
+        write_video(manifest.parent / clip, render_clip(recipe).frames, FPS)
         entries += [as_entry(edit, clip) for edit in edits]
-    manifest = folder / f"{file}.yaml"
     manifest.write_text(yaml.safe_dump({"name": name, "edits": entries}, sort_keys=False, width=100))
     return manifest
