@@ -35,7 +35,7 @@ from fatezero.runs import (
     state_of,
     write_results_table,
 )
-from fatezero.tasks import Job, Task, make_tasks, share_inversions, sized
+from fatezero.tasks import Job, Task, cut_task, make_tasks, share_inversions, sized
 from fatezero.types import ClipSpec, EditRequest
 
 
@@ -153,7 +153,7 @@ def perform(
     if started_by_cluster():
         left = list(tasks)  # one process may start after another has finished something, and all must share alike
     doable = [task for task in left if task.request.id not in unreadable]
-    jobs = share_inversions(doable)
+    jobs = share_inversions(part for task in doable for part in cut_task(task, work.piece))
     print(
         f"{len(tasks)} edits with {model} into {run}: {len(tasks) - len(left)} are there, "
         f"{len(doable)} to do from {len(jobs)} inversions"

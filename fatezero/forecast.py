@@ -57,12 +57,14 @@ class Forecaster:
             UserError: if its clip cannot be read or its attention does not fit.
         """
         editor, task = self._editor, job.tasks[0]
-        method, frames = task.method, clip_length(task.request.clip)
+        method, piece = task.method, task.piece
+        frames = len(piece.frames(method)) if piece else clip_length(task.request.clip)
         plans = [editor.plan(task.request.source_prompt, task.target) for task in job.tasks]
         latents = torch.randn(frames, *self._latent_shape(task), generator=torch.Generator().manual_seed(0))
         latents = latents.to(editor.backbone.device, editor.backbone.dtype)
         needs = reduce(or_, (plan.needs for plan in plans))
-        with video_denoiser(editor.backbone, method, frames, editor.runtime.chunk) as denoiser:
+        middle = piece.middle(method) if piece else None
+        with video_denoiser(editor.backbone, method, frames, editor.runtime.chunk, middle) as denoiser:
             text = editor.backbone.embed("")
 
             def call(branches: int) -> float:

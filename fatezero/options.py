@@ -96,6 +96,8 @@ class WorkOptions:
     Attributes:
         devices: processes on this machine, one device each.
         num_nodes: machines; SLURM or torchrun starts the processes on them.
+        piece: longer clips are cut into pieces of this many frames, which processes share; needs norm_scope 'frame'
+            and key frames of self, first, middle, last. By default a clip is one process's.
         threads: CPU threads of each process; by default the cores are shared out. Equal numbers give equal bytes.
         cache: folder in which inversions are kept and found again; none are kept by default.
         cache_gb: bound of that folder in units of 1e9 bytes; the least recently used go first.
@@ -105,6 +107,7 @@ class WorkOptions:
 
     devices: int = 1
     num_nodes: int = 1
+    piece: int | None = None
     threads: int | None = None
     cache: Path | None = None
     cache_gb: float | None = None
@@ -112,7 +115,7 @@ class WorkOptions:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("devices", "num_nodes", "threads"):
+        for name in ("devices", "num_nodes", "piece", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")

@@ -91,6 +91,7 @@ class Inversion:
         trajectory: None where no edit needs one (SDEdit).
         choice: how the source's attention is kept; None where no edit needs it.
         chunk: frames in one UNet call, as in `RuntimeConfig`.
+        middle: index of the middle frame where these are frames of a longer clip.
         seconds: of encoding and inverting.
     """
 
@@ -102,6 +103,7 @@ class Inversion:
     trajectory: Trajectory | None
     choice: Choice | None
     chunk: int | None
+    middle: int | None
     seconds: dict[str, float]
 
     @property
@@ -245,7 +247,12 @@ class FateZero:
 
     @torch.no_grad()
     def invert(
-        self, frames: Frames, prompt: str, targets: Sequence[Target], progress: Progress = no_progress
+        self,
+        frames: Frames,
+        prompt: str,
+        targets: Sequence[Target],
+        progress: Progress = no_progress,
+        middle: int | None = None,
     ) -> Inversion:
         """Invert a clip for some edits that agree in what the inversion depends on.
 
@@ -254,6 +261,7 @@ class FateZero:
             prompt: the source prompt.
             targets: the edits to come; they say what of the source's attention is kept.
             progress: called after every step.
+            middle: index of the middle frame where these are frames of a longer clip.
 
         Raises:
             UserError: for frames, words or settings that do not fit.
@@ -270,12 +278,12 @@ class FateZero:
         if self.backbone.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.backbone.device)
         needs = reduce(or_, (self.plan(prompt, target).needs for target in targets))
-        about = self._about(frames, prompt, targets[0], mask_downsampling) if self._cache else {}
+        about = self._about(frames, prompt, targets[0], (mask_downsampling, middle)) if self._cache else {}
         kept = self._cache.get(cache_key(about), self.backbone.device) if self._cache else None
         started = time.perf_counter()
         clean = self._encode(frames, targets[0]) if kept is None else kept["clean"]
         encoded = time.perf_counter()
-        with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk) as denoiser:
+        with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk, middle) as denoiser:
             choice = None
             if needs:
                 shapes = Shapes.of(denoiser, clean, method)
@@ -298,7 +306,7 @@ class FateZero:
                 )
         seconds = {"encode": encoded - started, "inversion": time.perf_counter() - encoded}
         inversion = Inversion(
-            frames, prompt, basis, mask_downsampling, clean, trajectory, choice, self.runtime.chunk, seconds
+            frames, prompt, basis, mask_downsampling, clean, trajectory, choice, self.runtime.chunk, middle, seconds
         )
         if self._cache and kept is None:
             self._cache.put(cache_key(about), _kept_tensors(inversion), about)
@@ -313,7 +321,7 @@ class FateZero:
         generator = torch.Generator().manual_seed(target.seed) if sampled else None
         return torch.cat([self.backbone.encode(to_unit_range(frame[None]), generator) for frame in frames])
 
-    def _about(self, frames: Frames, prompt: str, target: Target, mask_downsampling: int | None) -> dict[str, str]:
+    def _about(self, frames: Frames, prompt: str, target: Target, more: tuple[int | None, ...]) -> dict[str, str]:
         """Everything that an inversion is made from."""
         return {
             "version": INVERSION_VERSION,
@@ -321,7 +329,7 @@ class FateZero:
             "networks": f"{self.backbone.dtype} on {self.backbone.device.type}",
             "frames": f"{frames.shape} {blake2b(np.ascontiguousarray(frames).data, digest_size=16).hexdigest()}",
             "prompt": prompt,
-            "basis": str((*target.basis, mask_downsampling)),
+            "basis": str((*target.basis, *more)),
             "chunk": str(self.runtime.chunk),
         }
 
@@ -344,7 +352,8 @@ class FateZero:
             masks.add(step)
             progress("editing", step.index + 1, len(plan.steps))
 
-        with video_denoiser(self.backbone, target.method, len(inversion.clean), inversion.chunk) as denoiser:
+        length, chunk, middle = len(inversion.clean), inversion.chunk, inversion.middle
+        with video_denoiser(self.backbone, target.method, length, chunk, middle) as denoiser:
             latents = edit(denoiser, plan, self._noisy(inversion, plan, target), inversion.trajectory, on_step)
         edited = time.perf_counter()
         frames = np.concatenate([to_bytes(self.backbone.decode(latent[None])) for latent in latents])

@@ -43,6 +43,19 @@ def state_of(folder: Path, digest: str) -> State:
         return "failed" if _failure_file(folder).exists() else "missing"
 
 
+def is_done(task: Task) -> bool:
+    """Whether a task, or the piece of it that is to be done, is there.
+
+    Where all pieces are there but were never put together, they are not done: any one of them, made again, will see
+    to it.
+    """
+    if state_of(task.folder, task.digest) == "done":
+        return True
+    if task.piece is None:
+        return False
+    return task.pieces.holds(task.piece) and not all(map(task.pieces.holds, task.piece.all))
+
+
 def record_failure(task: Task, reason: str) -> None:
     """Keep the sentence that says why a task came to nothing."""
     with replacing(_failure_file(task.folder)) as partial:
@@ -68,12 +81,15 @@ def failure_reason(folder: Path) -> str:
 
 @contextmanager
 def working_on(task: Task) -> Iterator[None]:
-    """Keep other processes off a task; they wait. The system lets go when the process ends, however it ends.
+    """Keep other processes off a task, or its piece; they wait.
+
+    The system lets go when the process ends, however it ends.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    lock = task.folder.with_name(f".{task.folder.name}.lock")
+    piece = f".{task.piece.start}" if task.piece else ""
+    lock = task.folder.with_name(f".{task.folder.name}{piece}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock)

@@ -17,6 +17,7 @@ from fatezero.data.remote import open_input
 from fatezero.data.video import probe
 from fatezero.diffusion.checkpoint import fitting_size
 from fatezero.errors import UserError
+from fatezero.pieces import Piece, PieceFolder, cut_clip
 from fatezero.pipeline import Target
 from fatezero.settings import with_settings
 from fatezero.types import ClipSpec, EditRequest
@@ -31,17 +32,25 @@ class Task:
         method: the configuration, the request's own settings included.
         folder: where the result goes.
         checkpoint: digest of the checkpoint.
+        piece: the part of the clip that is to be done; None is all of it.
     """
 
     request: EditRequest
     method: MethodConfig
     folder: Path
     checkpoint: str
+    piece: Piece | None = None
 
     @property
     def name(self) -> str:
-        """Variant and result folder, for people."""
-        return f"{self.folder.parent.name}/{self.folder.name}"
+        """Variant, result folder and frames, for people."""
+        frames = f" frames {self.piece.start} to {self.piece.stop - 1}" if self.piece else ""
+        return f"{self.folder.parent.name}/{self.folder.name}{frames}"
+
+    @property
+    def pieces(self) -> PieceFolder:
+        """Where its pieces are kept until all are there."""
+        return PieceFolder(self.folder, self.digest)
 
     @property
     def target(self) -> Target:
@@ -108,6 +117,20 @@ def make_tasks(
     return tasks
 
 
+def cut_task(task: Task, size: int | None) -> list[Task]:
+    """A task on a long clip as tasks on its pieces; any other as it is.
+
+    Args:
+        task: on a whole clip.
+        size: own frames of a piece; None cuts nothing.
+
+    Raises:
+        UserError: if the clip's frames meet in other ways than through anchors.
+    """
+    pieces = cut_clip(clip_length(task.request.clip), size, task.method) if size is not None else []
+    return [replace(task, piece=piece) for piece in pieces] or [task]
+
+
 def share_inversions(tasks: Iterable[Task]) -> list[Job]:
     """Put tasks together that can share an inversion, in order of first appearance.
 
@@ -115,7 +138,7 @@ def share_inversions(tasks: Iterable[Task]) -> list[Job]:
     """
     groups: dict[object, dict[int | None, list[Task]]] = {}
     for task in tasks:
-        basis = (task.request.clip, task.request.source_prompt, task.target.basis)
+        basis = (task.request.clip, task.piece, task.request.source_prompt, task.target.basis)
         groups.setdefault(basis, {}).setdefault(task.target.mask_downsampling, []).append(task)
     jobs = []
     for by_layer in groups.values():
@@ -127,8 +150,8 @@ def share_inversions(tasks: Iterable[Task]) -> list[Job]:
 
 def cost(job: Job) -> int:
     """Work of a job in frames through the UNet: inversion, then each edit with its unconditional branch."""
-    frames = clip_length(job.tasks[0].request.clip)
-    first = job.tasks[0].method
+    task, first = job.tasks[0], job.tasks[0].method
+    frames = len(task.piece.frames(first)) if task.piece else clip_length(task.request.clip)
     inversion = 0 if first.sdedit_strength is not None else first.steps
     edits = sum(
         round(task.method.steps * (task.method.sdedit_strength or 1)) * (2 if task.method.guidance_scale != 1 else 1)

@@ -22,12 +22,13 @@ MAY_IMPORT = {
     "planning": GROUND_FLOOR | {"attention", "diffusion"},
     "cache": GROUND_FLOOR | {"data"},
     "pipeline": GROUND_FLOOR | {"blending", "cache", "diffusion", "editing", "planning", "settings"},
-    "tasks": GROUND_FLOOR | {"data", "diffusion", "pipeline", "settings"},
+    "pieces": GROUND_FLOOR | {"attention", "data", "pipeline"},
+    "tasks": GROUND_FLOOR | {"data", "diffusion", "pieces", "pipeline", "settings"},
     "experiment": GROUND_FLOOR | {"data", "settings"},
     "runs": GROUND_FLOOR | {"data", "tasks"},
     "output": GROUND_FLOOR | {"data", "pipeline", "tasks"},
     "forecast": GROUND_FLOOR | {"data", "diffusion", "editing", "pipeline", "planning", "tasks"},
-    "lightning": GROUND_FLOOR | {"cache", "data", "pipeline", "output", "runs", "tasks"},
+    "lightning": GROUND_FLOOR | {"cache", "data", "pieces", "pipeline", "output", "runs", "tasks"},
 }
 KNOW_LIGHTNING = (
     "fatezero/lightning/",

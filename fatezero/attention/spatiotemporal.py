@@ -26,13 +26,26 @@ class Chunk:
     own: tuple[int, ...]
 
 
-def key_frame_indices(key_frames: Sequence[KeyFrame], frame: int, clip_length: int) -> list[int]:
-    """Frames that frame attends to, in order; the middle of n frames is (n - 1) // 2, offsets stop at the ends."""
-    named = {"self": frame, "first": 0, "middle": (clip_length - 1) // 2, "last": clip_length - 1}
+def middle_frame(clip_length: int) -> int:
+    """The middle of n frames, (n - 1) // 2."""
+    return (clip_length - 1) // 2
+
+
+def key_frame_indices(
+    key_frames: Sequence[KeyFrame], frame: int, clip_length: int, middle: int | None = None
+) -> list[int]:
+    """Frames that frame attends to, in order; offsets stop at the ends.
+
+    A piece of a longer clip names the place of that clip's middle frame in it.
+    """
+    middle = middle_frame(clip_length) if middle is None else middle
+    named = {"self": frame, "first": 0, "middle": middle, "last": clip_length - 1}
     return [named[k] if isinstance(k, str) else min(max(frame + k, 0), clip_length - 1) for k in key_frames]
 
 
-def key_positions(key_frames: Sequence[KeyFrame], chunk: Chunk, clip_length: int) -> Tensor | None:
+def key_positions(
+    key_frames: Sequence[KeyFrame], chunk: Chunk, clip_length: int, middle: int | None = None
+) -> Tensor | None:
     """Positions in the chunk of every frame's key frames, int64 F,K; None where each frame sees only itself.
 
     In a chunk, the frames carried as anchors see themselves and the anchors, exactly as in the whole clip.
@@ -40,7 +53,7 @@ def key_positions(key_frames: Sequence[KeyFrame], chunk: Chunk, clip_length: int
     if all(k in ("self", 0) for k in key_frames):
         return None
     position = {frame: i for i, frame in enumerate(chunk.frames)}
-    rows = [key_frame_indices(key_frames, frame, clip_length) for frame in chunk.frames]
+    rows = [key_frame_indices(key_frames, frame, clip_length, middle) for frame in chunk.frames]
     return torch.tensor([[position[k] for k in row] for row in rows])
 
 
@@ -62,8 +75,17 @@ def spread(x: Tensor, keys: Tensor | None) -> Tensor:
     return gathered.transpose(2, 3).reshape(-1, heads, count * tokens, width)
 
 
+def anchor_frames(key_frames: Sequence[KeyFrame], clip_length: int, middle: int | None = None) -> set[int]:
+    """The frames that all others attend to."""
+    return {key_frame_indices([k], 0, clip_length, middle)[0] for k in key_frames if k in ANCHORS}
+
+
 def cut_into_chunks(
-    clip_length: int, key_frames: Sequence[KeyFrame], norm_scope: Literal["clip", "frame"], chunk: int | None
+    clip_length: int,
+    key_frames: Sequence[KeyFrame],
+    norm_scope: Literal["clip", "frame"],
+    chunk: int | None,
+    middle: int | None = None,
 ) -> tuple[Chunk, ...]:
     """Cut a clip into pieces that give the result of the whole.
 
@@ -72,6 +94,7 @@ def cut_into_chunks(
         key_frames: as in `MethodConfig`.
         norm_scope: as in `MethodConfig`.
         chunk: own frames of a piece; None is 16 where the clip can be cut, otherwise all.
+        middle: index of the middle frame where this is a piece of a longer clip.
 
     Raises:
         UserError: if a chunk is asked for and frames meet in other ways than through the anchors.
@@ -87,7 +110,7 @@ def cut_into_chunks(
             "frames together: use norm_scope 'frame' and key frames of self, first, middle, last, or leave chunk out."
         )
     size = 16 if chunk is None else chunk
-    anchors = {key_frame_indices([k], 0, clip_length)[0] for k in key_frames if k in ANCHORS}
+    anchors = anchor_frames(key_frames, clip_length, middle)
     pieces = []
     for start in range(0, clip_length, size):
         own = range(start, min(start + size, clip_length))

@@ -100,13 +100,17 @@ def _size(latents: Tensor) -> tuple[int, int]:
 
 
 @contextmanager
-def video_denoiser(backbone: Backbone, method: MethodConfig, clip_length: int, chunk: int | None) -> Iterator[Denoiser]:
+def video_denoiser(
+    backbone: Backbone, method: MethodConfig, clip_length: int, chunk: int | None, middle: int | None = None
+) -> Iterator[Denoiser]:
     """Install key frames and norms for clips of a length; the UNet is put back afterwards.
+
+    A piece of a longer clip names the place of that clip's middle frame in it.
 
     Raises:
         UserError: if the clip cannot be cut into chunks as asked.
     """
-    chunks = cut_into_chunks(clip_length, method.key_frames, method.norm_scope, chunk)
-    positions = tuple(key_positions(method.key_frames, piece, clip_length) for piece in chunks)
+    chunks = cut_into_chunks(clip_length, method.key_frames, method.norm_scope, chunk, middle)
+    positions = tuple(key_positions(method.key_frames, piece, clip_length, middle) for piece in chunks)
     with video_attention(backbone.unet, backbone.sites, method.norm_scope) as state:
         yield Denoiser(backbone, state, chunks, positions, method.key_frames_min_width)

@@ -19,6 +19,7 @@ from fatezero.config import RuntimeConfig
 from fatezero.data.remote import RemoteRun
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import LoadedTask
+from fatezero.pieces import needed_frames, own_part
 from fatezero.pipeline import EditResult, FateZero, Inversion
 from fatezero.tasks import Job, Task
 from fatezero.types import Clip
@@ -152,7 +153,11 @@ class InversionModule(LightningModule):
         prompt, targets = batch.task.request.source_prompt, batch.job.targets
         plans = [_or_mistake(partial(self.editor.plan, prompt, target)) for target in targets]
         sound = [target for target, plan in zip(targets, plans, strict=True) if not isinstance(plan, UserError)]
-        return self.editor.invert(batch.clip.frames, prompt, sound or targets, progress)
+        frames, piece = batch.clip.frames, batch.task.piece
+        if piece is None:
+            return self.editor.invert(frames, prompt, sound or targets, progress)
+        needed = needed_frames(frames, piece, batch.task.method)
+        return self.editor.invert(needed, prompt, sound or targets, progress, piece.middle(batch.task.method))
 
     def _bar(self, batch: LoadedTask, batch_idx: int) -> StepBar:
         count = sum(self.trainer.num_predict_batches)
@@ -174,7 +179,8 @@ class EditingModule(InversionModule):
         inversion = self.invert(batch, progress)
         if isinstance(inversion, UserError):
             raise inversion
-        return self.editor.edit_inverted(inversion, batch.task.target, progress)
+        result = self.editor.edit_inverted(inversion, batch.task.target, progress)
+        return own_part(result, batch.task.piece) if batch.task.piece else result
 
 
 def _or_mistake(make: Callable[[], Made]) -> Made | UserError:

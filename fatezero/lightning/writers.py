@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from fatezero.lightning.datamodule import LoadedTask
 from fatezero.lightning.modules import InversionModule, Outcome
 from fatezero.output import save_result
 from fatezero.pipeline import EditResult
-from fatezero.runs import clear_failure, record_failure, state_of, working_on
+from fatezero.runs import clear_failure, is_done, record_failure, working_on
+from fatezero.tasks import Task
 from fatezero.types import Clip
 
 
@@ -54,7 +56,7 @@ class ResultWriter(BasePredictionWriter):
             self._lock.enter_context(working_on(batch.task))
         except UserError as error:
             batch.clip = error
-        batch.wanted = state_of(batch.task.folder, batch.task.digest) != "done"
+        batch.wanted = not is_done(batch.task)
 
     def write_on_batch_end(
         self,
@@ -111,17 +113,34 @@ def _publish(outcome: Outcome[EditResult] | None, module: InversionModule, lock:
     with lock:
         if outcome is None:
             return
-        task, name = outcome.task, outcome.task.name
         try:
             if isinstance(outcome.result, UserError):
                 raise outcome.result
-            save_result(task, outcome.result, cast("Clip", outcome.clip), module.editor)
-            _copy_away(task.folder, module.workshop.remote)
-            clear_failure(task)
-            module.workshop.say(f"{name}: {' '.join(cast('Clip', outcome.clip).notes)}")
+            if outcome.task.piece is None:
+                _save(outcome.task, outcome.result, cast("Clip", outcome.clip), module)
+            else:
+                _keep_piece(outcome.task, outcome.result, cast("Clip", outcome.clip), module)
         except UserError as error:
-            module.workshop.say(f"{name}: {error}")
-            record_failure(task, str(error))
+            module.workshop.say(f"{outcome.task.name}: {error}")
+            record_failure(outcome.task, str(error))
+
+
+def _save(task: Task, result: EditResult, clip: Clip, module: InversionModule) -> None:
+    save_result(task, result, clip, module.editor)
+    _copy_away(task.folder, module.workshop.remote)
+    clear_failure(task)
+    module.workshop.say(f"{task.name}: {' '.join(clip.notes)}")
+
+
+def _keep_piece(task: Task, result: EditResult, clip: Clip, module: InversionModule) -> None:
+    """Put a piece away; whoever brings the last one puts all together."""
+    assert task.piece is not None
+    task.pieces.keep(task.piece, result)
+    whole = replace(task, piece=None)
+    with working_on(whole):
+        if not is_done(whole) and all(map(task.pieces.holds, task.piece.all)):
+            _save(whole, task.pieces.assemble(task.piece.all, result), clip, module)
+            task.pieces.discard()
 
 
 def _copy_away(folder: Path, remote: RemoteRun | None) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fatezero.data.video import write_video
+from fatezero.data.video import read_clip, write_video
+from fatezero.types import ClipSpec
 
 WORDS = ("red", "blue", "green", "golden", "black", "white", "silver", "purple")
 
@@ -162,6 +163,28 @@ def test_kept_inversions_change_nothing(
     assert said.count("from the cache") == 2
     run(command(edits, tmp_path / "made", "--backend=recompute"))
     assert digests(tmp_path / "found") == digests(tmp_path / "made")
+
+
+@pytest.mark.slow
+def test_a_long_clip_is_shared_by_processes(golden_folder: Path, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (11, 64, 64, 3), np.uint8)
+    write_video(tmp_path / "long.webp", frames, fps=8)
+    asked = {"clip": tmp_path / "long.webp", "source": "a grey ball", "target": "a red ball", "edited_words": "ball"}
+    asked |= {"model": golden_folder / "model", "steps": 3, "norm_scope": "frame", "key_frames": '["first","middle"]'}
+    asked |= {"height": 64, "width": 64, "id": "long", "device": "cpu", "chunk": 4}
+    words = [sys.executable, "-m", "fatezero", "edit", *(f"--{name}={value}" for name, value in asked.items())]
+    run([*words, f"--out={tmp_path / 'whole'}"])
+    for devices in (1, 2, 3):
+        run([*words, f"--out={tmp_path / str(devices)}", "--piece=4", f"--devices={devices}"])
+        assert digests(tmp_path / str(devices)) == digests(tmp_path / "1")
+        assert not list(tmp_path.rglob("*.pieces"))
+    for folder in ("frames", "masks"):
+        whole = read_clip(ClipSpec(path=str(tmp_path / "whole/fatezero/long" / folder))).frames.astype(int)
+        pieces = read_clip(ClipSpec(path=str(tmp_path / "2/fatezero/long" / folder))).frames.astype(int)
+        assert whole.shape == pieces.shape == (11, 64, 64, 3)
+        assert np.abs(whole - pieces).max() <= 1  # other batches round otherwise
+    said = run([*words, "--norm_scope=clip", f"--out={tmp_path / 'tied'}", "--piece=4"], status=1)
+    assert "norm_scope is 'clip'" in said
 
 
 @pytest.mark.slow
