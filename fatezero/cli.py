@@ -100,6 +100,7 @@ def _parser(method: MethodConfig, words: list[str]) -> ArgumentParser:
     commands.add_subcommand("evaluate", _evaluate_parser(), help="score a run, or anyone's videos")
     commands.add_subcommand("leaderboard", _leaderboard_parser(), help="join scored runs into tables")
     commands.add_subcommand("report", _report_parser(), help="a page of a run's videos, tables and plots")
+    commands.add_subcommand("sheet", _sheet_parser(), help="a picture of a run's first edits")
     commands.add_subcommand("status", _status_parser(), help="what a run folder holds and lacks")
     commands.add_subcommand("cache", _cache_parser(), help="list, verify or prune kept inversions")
     datasets, train = ArgumentParser(), ArgumentParser()
@@ -133,6 +134,14 @@ def _report_parser() -> ArgumentParser:
     parser = ArgumentParser()
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("--manifest", type=Path | None, help="the edits, with what is known of the right results")
+    return parser
+
+
+def _sheet_parser() -> ArgumentParser:
+    parser = _report_parser()
+    parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="the PNG to write")
+    parser.add_argument("--edits", type=int, default=10, help="how many edits are shown")
+    parser.add_argument("--variant", type=str, default="fatezero", help="whose edits")
     return parser
 
 
@@ -259,6 +268,14 @@ def _report(parsed: Namespace) -> int:
     return 0
 
 
+def _sheet(parsed: Namespace) -> int:
+    from fatezero.picturebook.truth import write_truth  # noqa: PLC0415
+    from fatezero_eval.sheet import write_sheet  # noqa: PLC0415
+
+    print(write_sheet(parsed.run, parsed.manifest, write_truth, parsed.out, parsed.edits, parsed.variant))
+    return 0
+
+
 def _status(parsed: Namespace) -> int:
     from fatezero.commands import status  # noqa: PLC0415
 
@@ -335,6 +352,7 @@ _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "evaluate": _evaluate,
     "leaderboard": _leaderboard,
     "report": _report,
+    "sheet": _sheet,
     "status": _status,
     "cache": _cache,
     "datasets": _datasets,
