@@ -22,7 +22,7 @@ from fatezero_eval.config import EvaluateRun
 from fatezero_eval.evaluate import evaluate_run
 from fatezero_eval.leaderboard import write_leaderboard
 from fatezero_eval.report import write_report
-from fatezero_eval.tracking import default_mode, track
+from fatezero_eval.tracking import default_mode, track, track_with_lightning
 
 SMALL_FRAMES = 6
 
@@ -95,4 +95,6 @@ def _conclude(options: AblationOptions, manifest: Path, work: WorkOptions) -> in
     print(f"tables: {options.out}/leaderboard.md and differences.md")
     print(f"open {write_report(options.out, manifest, write_truth)}")
     print(track(options.out, options.wandb or default_mode(), options.project) or "logged to Weights & Biases")
+    if options.logger:
+        print(track_with_lightning(options.out, options.logger))
     return 1 if evaluation.failures else 0

@@ -54,6 +54,7 @@ class AblationOptions:
         wandb: log to Weights & Biases "online", "offline" or not at all; by default online with an account and
             offline without.
         project: at Weights & Biases.
+        logger: also write each variant's numbers for TensorBoard or as CSV, by Lightning's loggers.
     """
 
     model: str = "picturebook"
@@ -72,6 +73,7 @@ class AblationOptions:
     clip: str = "picturebook-clip"
     wandb: Literal["online", "offline", "disabled"] | None = None
     project: str = "fatezero"
+    logger: Literal["csv", "tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what compares nothing."""

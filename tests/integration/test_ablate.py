@@ -1,0 +1,64 @@
+"""`fatezero ablate` from end to end on the shipped model, as few steps as there can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fatezero.cli import main
+
+SDEDIT = '{"fusion": null, "blending": null, "sdedit_strength": 0.5}'
+VARIANTS = f'{{"full": {{}}, "no_blending": {{"blending": null}}, "sdedit": {SDEDIT}}}'
+
+
+def words(out: Path, *more: str) -> list[str]:
+    asked = {
+        "out": out, "edits": 1, "categories": '["shape","object"]', "frames": 3, "steps": 2, "variants": VARIANTS,
+        "metrics": '["psnr/*","text_alignment","mask_iou"]', "wandb": "offline", "logger": "csv", "device": "cpu",
+        "threads": 1,
+    }  # fmt: skip
+    return ["ablate", *(f"--{name}={value}" for name, value in asked.items()), *more]
+
+
+def scores(run: Path) -> pd.DataFrame:
+    """The table's numbers, cost aside."""
+    return pd.read_csv(run / "leaderboard.csv")
+
+
+def test_a_dry_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(tmp_path / "run", "--dry_run=true")) == 0
+    said = capsys.readouterr().out
+    assert "| sdedit | fusion: None, blending: None, sdedit_strength: 0.5 | 4 |" in said  # two edits of two seeds
+    assert "predicted:" in said
+    assert not (tmp_path / "run" / "full").exists()
+
+
+@pytest.mark.slow
+def test_one_command_makes_everything_and_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fatezero"]
+    killed = subprocess.Popen([*command, *words(tmp_path / "one")], start_new_session=True, stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("one/*/*/meta.json"))) < 3:
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("one/*/*/meta.json")}
+    subprocess.run([*command, *words(tmp_path / "one")], check=True)
+    subprocess.run([*command, *words(tmp_path / "two", "--devices=2")], check=True)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    run = tmp_path / "one"
+    for name in ("index.html", "leaderboard.md", "leaderboard.html", "differences.csv", "results.parquet"):
+        assert (run / name).stat().st_size > 0
+    assert list(run.glob("wandb/offline-run-*"))
+    assert json.loads((run / "experiment.json").read_text())["reference"] == "full"
+    one, two = scores(run), scores(tmp_path / "two")
+    numbers = [name for name in one.columns if not any(word in name for word in ("seconds", "memory", "bytes", "run"))]
+    pd.testing.assert_frame_equal(one[numbers], two[numbers], check_exact=True)
+    assert set(one["variant"]) >= {"full", "no_blending", "sdedit"}
