@@ -82,8 +82,20 @@ class Forecaster:
             edits = sum(_edit_seconds(plan, call, again=again) for plan in plans)
             plan = f"{len(denoiser.chunks)} UNet calls a step; {choice or 'no source attention'}"
         stages = self._autoencoder(task) * frames * (1 + len(job.tasks)) / 2
-        kept = 0 if method.sdedit_strength is not None else (method.steps + 1) * latents.nbytes
+        kept = 0 if method.sdedit_strength is not None else self._trajectory_bytes(job, latents)
         return JobForecast(inversion + edits + stages, kept + (choice.predicted if choice else 0), plan)
+
+    def _trajectory_bytes(self, job: Job, latents: torch.Tensor) -> int:
+        """Latents of every step and averaged word maps, which keep at least float32."""
+        task, backbone = job.tasks[0], self._editor.backbone
+        steps, itemsize = task.method.steps, max(4, latents.itemsize)
+        numbers = (steps + 1) * latents.numel()
+        layers = {target.mask_downsampling for target in job.targets} - {None}
+        sites = [site for site in backbone.sites if site.kind == "cross" and site.downsampling in layers]
+        if sites:
+            rows, columns = sites[0].size(latents.shape[-2], latents.shape[-1])
+            numbers += steps * len(latents) * rows * columns * len(backbone.read_prompt(task.request.source_prompt).ids)
+        return numbers * itemsize
 
     def _latent_shape(self, task: Task) -> tuple[int, int, int]:
         config, clip = self._editor.backbone.vae.config, task.request.clip

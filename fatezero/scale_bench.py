@@ -100,7 +100,7 @@ def _work(run: Path) -> float:
 def _kept(said: str, run: Path) -> tuple[float, float]:
     """Bytes between inversion and edit: as predicted, and as kept."""
     predicted = float(_found(r"([\d.]+) GB kept at once", said)) * 1e9
-    return predicted, max(sum(meta["kept_bytes"].values()) - meta["kept_bytes"]["cross_maps"] for meta in _metas(run))
+    return predicted, max(sum(meta["kept_bytes"].values()) for meta in _metas(run))
 
 
 def _metas(run: Path) -> list[dict[str, Any]]:
