@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths", "--metrics", "--categories")
 NUMBERS = ("--key_frames", "--lengths")  # of these, the lists that may hold numbers
+FLAGS = ("--dry_run", "--redo", "--scale", "--resize", "--trim")  # said without a value, they are true
 EDITING = ("edit", "invert", "ablate")  # the commands that take a method's configuration
 TRAININGS = {
     "autoencoder": "train Picturebook's autoencoder",
@@ -79,6 +80,8 @@ def _gathered(words: list[str]) -> list[str]:
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
+        if word in FLAGS and (not words or words[0].startswith("--")):
+            word = f"{word}=true"
         if name in LISTS and equals and not value.startswith("["):
             word, words = name, [value, *words]
         values: list[str | int] = []

@@ -34,7 +34,7 @@ def scores(run: Path) -> pd.DataFrame:
 
 
 def test_a_dry_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(tmp_path / "run", "--dry_run=true")) == 0
+    assert main(words(tmp_path / "run", "--dry-run")) == 0
     said = capsys.readouterr().out
     assert "| sdedit | fusion: None, blending: None, sdedit_strength: 0.5 | 4 |" in said  # two edits of two seeds
     assert "predicted:" in said

@@ -255,7 +255,7 @@ def test_a_full_disk_leaves_earlier_results_whole(
         assert edit(out=disk / "run", id="one") == 0
         (disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(disk).free - 8192))
         before = fingerprint(disk / "run/fatezero/one")
-        assert edit("--redo=true", out=disk / "run", id="one", guidance_scale=2) == 1
+        assert edit("--redo", out=disk / "run", id="one", guidance_scale=2) == 1
         assert edit(out=disk / "run", id="two") == 1
         assert "would fit" in capsys.readouterr().err
         assert fingerprint(disk / "run/fatezero/one") == before
