@@ -67,6 +67,8 @@ def track(run: Path, mode: Mode, project: str) -> str | None:
         return None
     try:
         experiment = _read(run)
+        if os.environ.get("WANDB_SWEEP_ID"):
+            return _log_swept(experiment, run, mode, project)
         for variant in experiment.variants:
             _log_variant(variant, experiment, run, mode, project)
         _log_tables(experiment, run, mode, project)
@@ -87,6 +89,8 @@ def track_with_lightning(run: Path, kind: Literal["csv", "tensorboard"]) -> str:
         from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: PLC0415
 
         experiment = _read(run)
+        if os.environ.get("WANDB_SWEEP_ID"):
+            return _log_swept(experiment, run, mode, project)
         for variant in experiment.variants:
             where: dict[str, Any] = {"save_dir": run / kind, "name": "", "version": variant.name}
             logger = CSVLogger(**where) if kind == "csv" else TensorBoardLogger(**where)
@@ -126,6 +130,19 @@ def _log_variant(variant: _Variant, experiment: _Experiment, run: Path, mode: Mo
         )
 
 
+def _log_swept(experiment: _Experiment, run: Path, mode: Mode, project: str) -> str:
+    """What a sweep's agent waits for: the numbers of the variant it asked for, the last one, in the agent's own run."""
+    import wandb  # noqa: PLC0415
+
+    variant = experiment.variants[-1]
+    settings = wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True, init_timeout=_PATIENCE)
+    with wandb.init(
+        project=project, name=variant.name, config=dict(variant.config), mode=mode, dir=run, settings=settings
+    ) as logged:
+        logged.summary.update(dict(variant.numbers))
+    return f"W&B's sweep has the numbers of {variant.name}."
+
+
 def _log_tables(experiment: _Experiment, run: Path, mode: Mode, project: str) -> None:
     import wandb  # noqa: PLC0415
 
@@ -159,7 +176,8 @@ def _read(run: Path) -> _Experiment:
         write_leaderboard([run], run)
     table = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))[0]
     stated = _json_of(run / "experiment.json") or {}
-    names = [method["variant"] for method in table["methods"] if method["variant"] not in BASELINES]
+    there = [method["variant"] for method in table["methods"] if method["variant"] not in BASELINES]
+    names = [name for name in stated.get("variants", there) if name in there]
     differences = _json_of(run / "differences.json")
     return _Experiment(
         name=stated.get("name", run.resolve().name),

@@ -141,6 +141,17 @@ def test_the_offline_runs_hold_everything(run, isolated):
     assert (files / history["plots/tradeoff"]["path"]).is_file()
 
 
+def test_a_sweep_gets_the_variant_it_asked_for(run, isolated, monkeypatch):
+    leaderboard.write_leaderboard([run], run)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    assert tracking.track(run, "offline", "lab") == "W&B's sweep has the numbers of no_fusion."
+    found = read_back(run)
+    assert set(found) == {"no_fusion"}
+    _, config, summary, *_ = found["no_fusion"]
+    assert config["settings"] == {"fusion": False}
+    assert summary[METRIC] == pytest.approx(23.75)
+
+
 def test_videos_are_limited_and_counted(run, isolated, monkeypatch):
     monkeypatch.setattr(tracking, "VIDEOS", 1)
     for variant in VARIANTS:
