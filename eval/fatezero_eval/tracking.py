@@ -89,8 +89,6 @@ def track_with_lightning(run: Path, kind: Literal["csv", "tensorboard"]) -> str:
         from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: PLC0415
 
         experiment = _read(run)
-        if os.environ.get("WANDB_SWEEP_ID"):
-            return _log_swept(experiment, run, mode, project)
         for variant in experiment.variants:
             where: dict[str, Any] = {"save_dir": run / kind, "name": "", "version": variant.name}
             logger = CSVLogger(**where) if kind == "csv" else TensorBoardLogger(**where)
