@@ -18,6 +18,7 @@ from fatezero.options import BenchOptions
 from fatezero.picturebook.bench import draw_clip, write_manifest
 
 CLIPS = 8  # of two edits each: enough that the processes' start is small beside the work
+CACHED = 2  # of which the cache is tried on
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ def bench_scale(options: BenchOptions) -> int:
     """Measure and print; returns 0."""
     with TemporaryDirectory(prefix="fatezero-bench-") as folder:
         place = Path(folder)
-        manifest = write_manifest(
-            place / "data" / "manifest.yaml", "bench", [draw_clip(number, options.frames) for number in range(CLIPS)]
-        )
-        _print_processes(place, manifest, options)
-        _print_cache(place, manifest, options)
+        _print_processes(place, _manifest(place / "many", CLIPS, options), options)
+        _print_cache(place, _manifest(place / "few", CACHED, options), options)
     return 0
+
+
+def _manifest(folder: Path, clips: int, options: BenchOptions) -> Path:
+    return write_manifest(
+        folder / "manifest.yaml", "bench", [draw_clip(number, options.frames) for number in range(clips)]
+    )
 
 
 def _print_processes(place: Path, manifest: Path, options: BenchOptions) -> None:
@@ -66,7 +70,7 @@ def _print_cache(place: Path, manifest: Path, options: BenchOptions) -> None:
     without = _edit(manifest, place / "without", options, "--backend=recompute")
     filling = _edit(manifest, place / "filling", options, f"--cache={place / 'cache'}")
     found = _edit(manifest, place / "found", options, f"--cache={place / 'cache'}")
-    print("Inversions kept in a cache, the source run again beside the edit:")
+    print(f"Inversions kept in a cache, the source run again beside the edit, {2 * CACHED} edits of {CACHED} clips:")
     print(f"  no cache {without.work:.1f} s, filling it {filling.work:.1f} s, all found {found.work:.1f} s of work")
 
 
