@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -44,7 +45,7 @@ class TrainingConfig:
         resume: continue from the last checkpoint in `output`, if there is one.
         sample_every: steps between sample grids.
         checkpoint_minutes: minutes between checkpoints.
-        wandb: also log to Weights & Biases.
+        wandb: also log to Weights & Biases, offline unless WANDB_MODE says otherwise.
         threads: CPU threads; one pinned to a core is steady beside other work.
     """
 
@@ -153,7 +154,8 @@ def fit(module: PicturebookModule) -> None:
     L.seed_everything(config.seed, verbose=False)
     loggers: list[Logger] = [CSVLogger(config.output, name="log", flush_logs_every_n_steps=50)]
     if config.wandb:
-        loggers.append(WandbLogger(project="picturebook", name=config.output.name, save_dir=config.output))
+        mode = os.environ.get("WANDB_MODE", "offline")  # given explicitly: W&B reads its environment once a process
+        loggers.append(WandbLogger(project="picturebook", name=config.output.name, save_dir=config.output, mode=mode))
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
