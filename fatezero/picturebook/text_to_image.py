@@ -23,7 +23,10 @@ from fatezero.picturebook.training import PicturebookModule, TrainingConfig, fit
 from fatezero.picturebook.world import training_scene
 
 LATENT = 32  # side of a latent
-SNR_CAP = 5.0
+# A picture's error weighs its signal-to-noise ratio between these bounds. The cap is min-SNR's (Hang et al. 2023);
+# the floor is what makes words count: at high noise, where what is painted is decided, plain noise prediction has
+# hardly any loss left to learn them from.
+SNR_FLOOR, SNR_CAP = 0.2, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +36,15 @@ class TextToImageConfig(TrainingConfig):
     Attributes:
         vae: folder of the trained autoencoder.
         grounding: weight of the grounding loss.
+        object_weight: how many times more an error inside the object weighs than one in the background.
         empty_prompts: share of pictures whose caption is dropped, for classifier-free guidance.
     """
 
     vae: Path
     batch: int = 16
     learning_rate: float = 6e-4
-    grounding: float = 0.1
+    grounding: float = 0.3
+    object_weight: float = 5.0
     empty_prompts: float = 0.1
 
     def __post_init__(self) -> None:
@@ -142,7 +147,7 @@ def encode_shard(vae: AutoencoderKL, shard: Shard, stored: Path) -> Latents:
 
 
 class TextToImageTraining(PicturebookModule):
-    """Predicts noise (DDPM) with min-SNR weights (Hang et al. 2023), words grounded by the true masks."""
+    """Predicts noise (DDPM), weighted for what words decide, its words grounded by the true masks."""
 
     config: TextToImageConfig
 
@@ -191,8 +196,9 @@ class TextToImageTraining(PicturebookModule):
         predicted = self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
         kept = self.scheduler.alphas_cumprod[timesteps]
         snr = kept / (1 - kept)
-        error = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3))
-        loss = (error * snr.clamp(max=SNR_CAP) / snr).mean()
+        error = F.mse_loss(predicted, noise, reduction="none")
+        places = 1 + (self.config.object_weight - 1) * F.interpolate(coverage[:, None], size=LATENT)
+        loss = ((error * places).mean(dim=(1, 2, 3)) * snr.clamp(SNR_FLOOR, SNR_CAP) / snr).mean()
         # Nobody can see the object in pure noise: its words are held to it as far as the picture shows.
         grounding = torch.stack(
             [
