@@ -11,7 +11,7 @@ from fatezero.commands import at_native_size, perform
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest
 from fatezero.data.remote import open_input
-from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder
+from fatezero.diffusion.checkpoint import adapter_folder, checkpoint_digest, checkpoint_folder
 from fatezero.experiment import AblationOptions, Variant, choose_edits, folder_name, make_variants, record, with_seeds
 from fatezero.lightning.running import is_first_process
 from fatezero.options import WorkOptions
@@ -47,7 +47,7 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
     checkpoint = checkpoint_folder(options.model)
     edits = choose_edits(read_manifest(manifest, options.root), options)
     requests, unreadable = at_native_size(edits, checkpoint)
-    digest = checkpoint_digest(checkpoint)
+    digest = checkpoint_digest(checkpoint, adapter_folder(options.motion_adapter))
     tasks = [
         task
         for name, variant in variants.items()
@@ -57,10 +57,10 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
     ]
     print(describe_plan(variants, tasks))
     if work.dry_run:
-        return perform(tasks, unreadable, options.model, runtime, work, redo=options.redo)
+        return perform(tasks, unreadable, options, runtime, work)
     if is_first_process():
         record(options.out, options, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
-    edited = perform(tasks, unreadable, options.model, runtime, work, redo=options.redo)
+    edited = perform(tasks, unreadable, options, runtime, work)
     return max(edited, _conclude(options, manifest, work)) if is_first_process() else edited
 
 

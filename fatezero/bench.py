@@ -113,13 +113,18 @@ def _time_bare(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, ba
     plan = plan_edit(backbone, method, steps, SOURCE, TARGET, EDITED_WORDS)
     text = backbone.embed(SOURCE)
     with video_denoiser(backbone, method, len(clean), None) as denoiser:
-        denoiser.state.call = Call(len(clean), (clean.shape[-2], clean.shape[-1]), denoiser.positions[0])
+        denoiser.state.call = Call(
+            branches=1,
+            frames=len(clean),
+            latent_size=(clean.shape[-2], clean.shape[-1]),
+            key_positions=denoiser.positions[0],
+        )
         sources = [plan.fuses(index) and backend == "recompute" for index in range(len(steps))]
         branches = [1] * len(steps) + [3 if source else 2 for source in sources]
         batches = {n: (torch.cat([clean] * n), join([text] * n, len(clean))) for n in set(branches)}
         started = _now(backbone)
         for n, step in zip(branches, (*steps, *reversed(steps)), strict=True):
-            backbone.predict(batches[n][0], step.timestep, batches[n][1])
+            backbone.predict(batches[n][0], step.timestep, batches[n][1], len(clean))
         return _now(backbone) - started
 
 

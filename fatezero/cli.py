@@ -15,20 +15,31 @@ from fatezero import __version__
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.errors import UserError
 from fatezero.experiment import AblationOptions
-from fatezero.options import BenchOptions, CacheOptions, EditOptions, InvertOptions, WorkOptions
+from fatezero.options import BenchOptions, CacheOptions, EditOptions, InvertOptions, TuneOptions, WorkOptions
 from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
 
 if TYPE_CHECKING:
     from fatezero_eval.evaluate import Evaluation
 
-LISTS = ("--edited_words", "--target_words", "--key_frames", "--lengths", "--metrics", "--categories")
+LISTS = (
+    *("--edited_words", "--target_words", "--sample_prompts", "--key_frames", "--lengths", "--metrics"),
+    "--categories",
+)
 NUMBERS = ("--key_frames", "--lengths")  # of these, the lists that may hold numbers
-FLAGS = ("--dry_run", "--redo", "--scale", "--resize", "--trim")  # said without a value, they are true
+FLAGS = (
+    "--dry_run",
+    "--redo",
+    "--scale",
+    "--resize",
+    "--trim",
+    "--gradient_checkpointing",
+)  # said without a value, they are true
 EDITING = ("edit", "invert", "ablate")  # the commands that take a method's configuration
 TRAININGS = {
     "autoencoder": "train Picturebook's autoencoder",
     "text-to-image": "train Picturebook's text-to-image model",
     "clip": "train Picturebook's judge",
+    "motion": "train Picturebook's motion adapter",
     "report": "measure the shipped models",
 }
 
@@ -99,6 +110,8 @@ def _parser(method: MethodConfig, words: list[str]) -> ArgumentParser:
     commands = parser.add_subcommands(required=False)
     commands.add_subcommand("edit", _work_parser(EditOptions, method), help="edit a clip, or all clips of a manifest")
     commands.add_subcommand("invert", _work_parser(InvertOptions, method), help="invert clips ahead of their edits")
+    commands.add_subcommand("tune", _plain_parser(TuneOptions), help="tune a checkpoint on one clip, for shape edits")
+    commands.add_subcommand("convert", _convert_parser(), help="make a checkpoint of a published Tune-A-Video one")
     commands.add_subcommand("ablate", _work_parser(AblationOptions, method), help="compare variants of the method")
     commands.add_subcommand("evaluate", _evaluate_parser(), help="score a run, or anyone's videos")
     commands.add_subcommand("leaderboard", _leaderboard_parser(), help="join scored runs into tables")
@@ -145,6 +158,13 @@ def _sheet_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="the PNG to write")
     parser.add_argument("--edits", type=int, default=10, help="how many edits are shown")
     parser.add_argument("--variant", type=str, default="fatezero", help="whose edits")
+    return parser
+
+
+def _convert_parser() -> ArgumentParser:
+    parser = ArgumentParser()
+    parser.add_argument("source", type=Path, help="the published checkpoint's folder")
+    parser.add_argument("out", type=Path, help="the folder to make")
     return parser
 
 
@@ -206,6 +226,10 @@ def _training(name: str) -> tuple[type, Callable[[Any], Path]]:
         from fatezero.picturebook.clip import ClipConfig, train_clip  # noqa: PLC0415
 
         return ClipConfig, train_clip
+    if name == "motion":
+        from fatezero.picturebook.motion import MotionConfig, train_motion  # noqa: PLC0415
+
+        return MotionConfig, train_motion
     from fatezero.picturebook.report import ReportConfig, report  # noqa: PLC0415
 
     return ReportConfig, report
@@ -223,10 +247,11 @@ def _recommended(words: list[str]) -> MethodConfig:
     asked = [word for word in words if not word.startswith("--print_config")]
     if not asked or asked[0] not in EDITING or "--help" in asked or "-h" in asked:
         return MethodConfig()
-    from fatezero.diffusion.checkpoint import checkpoint_folder  # noqa: PLC0415
+    from fatezero.diffusion.checkpoint import adapter_folder, checkpoint_folder  # noqa: PLC0415
     from fatezero.settings import recommended_method  # noqa: PLC0415
 
-    return recommended_method(checkpoint_folder(_parser(MethodConfig(), asked).parse_args(asked)[asked[0]].model))
+    options = _parser(MethodConfig(), asked).parse_args(asked)[asked[0]]
+    return recommended_method(checkpoint_folder(options.model), adapter_folder(options.motion_adapter))
 
 
 def _only(config: type, parsed: Namespace) -> Any:
@@ -248,6 +273,20 @@ def _invert(parsed: Namespace) -> int:
     from fatezero.commands import invert  # noqa: PLC0415
 
     return invert(*_settings(InvertOptions, parsed))
+
+
+def _tune(parsed: Namespace) -> int:
+    from fatezero.tune import tune  # noqa: PLC0415
+
+    print(tune(_only(TuneOptions, parsed)))
+    return 0
+
+
+def _convert(parsed: Namespace) -> int:
+    from fatezero.convert import convert  # noqa: PLC0415
+
+    print(convert(parsed.source, parsed.out))
+    return 0
 
 
 def _ablate(parsed: Namespace) -> int:
@@ -351,6 +390,8 @@ def _doctor(_: Namespace) -> int:
 _COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "edit": _edit,
     "invert": _invert,
+    "tune": _tune,
+    "convert": _convert,
     "ablate": _ablate,
     "evaluate": _evaluate,
     "leaderboard": _leaderboard,

@@ -18,8 +18,9 @@ from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest, request_from_json
 from fatezero.data.remote import RemoteRun, is_remote
 from fatezero.diffusion.backbone import choose_device
-from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, native_size
+from fatezero.diffusion.checkpoint import adapter_folder, checkpoint_digest, checkpoint_folder, native_size
 from fatezero.errors import UserError
+from fatezero.experiment import AblationOptions
 from fatezero.forecast import check_disk, describe_forecast
 from fatezero.lightning.modules import EditingModule, InversionModule, Workshop
 from fatezero.lightning.running import is_first_process, run_jobs, started_by_cluster
@@ -55,8 +56,9 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, wor
         remote.fetch_state()
     checkpoint = checkpoint_folder(options.model)
     requests, unreadable = at_native_size(_requests(options), checkpoint)
-    tasks = make_tasks(requests, {variant: method}, run, checkpoint_digest(checkpoint))
-    return perform(tasks, unreadable, options.model, runtime, work, redo=options.redo, remote=remote)
+    digest = checkpoint_digest(checkpoint, adapter_folder(options.motion_adapter))
+    tasks = make_tasks(requests, {variant: method}, run, digest)
+    return perform(tasks, unreadable, options, runtime, work, remote)
 
 
 def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
@@ -73,12 +75,13 @@ def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig,
     checkpoint = checkpoint_folder(options.model)
     requests, unreadable = at_native_size(read_manifest(options.manifest, options.root).requests, checkpoint)
     sound = [request for request in requests if request.id not in unreadable]
-    jobs = share_inversions(make_tasks(sound, {"inversion": method}, work.cache, checkpoint_digest(checkpoint)))
+    digest = checkpoint_digest(checkpoint, adapter_folder(options.motion_adapter))
+    jobs = share_inversions(make_tasks(sound, {"inversion": method}, work.cache, digest))
     print(f"{len(jobs)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
     with TemporaryDirectory(prefix="fatezero-") as folder:
         log = FailureLog(Path(folder))
         if jobs:
-            module = InversionModule(_workshop(options.model, runtime, work))
+            module = InversionModule(_workshop(options, runtime, work))
             once = [Job(job.tasks[:1]) for job in jobs]
             run_jobs(module, once, work, choose_device(runtime.device).type, [log])
         failures = unreadable | log.read()
@@ -127,11 +130,9 @@ def cache(options: CacheOptions) -> int:
 def perform(
     tasks: Sequence[Task],
     unreadable: Mapping[str, str],
-    model: str,
+    options: EditOptions | AblationOptions,
     runtime: RuntimeConfig,
     work: WorkOptions,
-    *,
-    redo: bool,
     remote: RemoteRun | None = None,
 ) -> int:
     """Do what is left of a run's tasks, and say what became of all.
@@ -139,27 +140,26 @@ def perform(
     Args:
         tasks: of one run folder.
         unreadable: by request id, why its clip cannot be read.
-        model: the checkpoint.
+        options: name the model, and say whether results that were made with other settings are replaced.
         runtime: of the networks.
         work: how it is shared out.
-        redo: replace results that were made with other settings.
         remote: where results are copied to.
 
     Returns:
         0 if every result is there, 1 if not.
     """
     run = tasks[0].folder.parent.parent
-    left = left_to_do(tasks, redo=redo)
+    left = left_to_do(tasks, redo=options.redo)
     if started_by_cluster():
         left = list(tasks)  # one process may start after another has finished something, and all must share alike
     doable = [task for task in left if task.request.id not in unreadable]
     jobs = share_inversions(part for task in doable for part in cut_task(task, work.piece))
     print(
-        f"{len(tasks)} edits with {model} into {run}: {len(tasks) - len(left)} are there, "
+        f"{len(tasks)} edits with {options.model} into {run}: {len(tasks) - len(left)} are there, "
         f"{len(doable)} to do from {len(jobs)} inversions"
     )
     check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
-    workshop, device = _workshop(model, runtime, work, remote), choose_device(runtime.device)
+    workshop, device = _workshop(options, runtime, work, remote), choose_device(runtime.device)
     if work.dry_run:
         if jobs:
             print(describe_forecast(workshop.load(device), jobs, work.devices * work.num_nodes))
@@ -191,15 +191,26 @@ def _account(tasks: Sequence[Task], run: Path, remote: RemoteRun | None) -> int:
     return 0 if done == len(tasks) else 1
 
 
-def _workshop(model: str, runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None = None) -> Workshop:
+def _workshop(
+    options: EditOptions | InvertOptions | AblationOptions,
+    runtime: RuntimeConfig,
+    work: WorkOptions,
+    remote: RemoteRun | None = None,
+) -> Workshop:
     threads = work.threads
     if threads is None and work.devices > 1:
         threads = max(1, (os.cpu_count() or 1) // work.devices)
     bound = None if work.cache_gb is None else int(work.cache_gb * GB)
     return Workshop(
-        checkpoint=model, runtime=runtime, cache=work.cache, cache_bytes=bound, remote=remote, threads=threads,
+        checkpoint=options.model,
+        motion_adapter=options.motion_adapter,
+        runtime=runtime,
+        cache=work.cache,
+        cache_bytes=bound,
+        remote=remote,
+        threads=threads,
         quiet=not is_first_process(),
-    )  # fmt: skip
+    )
 
 
 def _requests(options: EditOptions) -> Sequence[EditRequest]:

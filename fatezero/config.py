@@ -35,6 +35,7 @@ class FusionConfig:
         reweight: factors for the cross-attention of words of the target prompt, inside their window.
         min_downsampling: fused layers are those at this downsampling of the latent or coarser. 2 is the original's
             choice at 512 x 512 (its 32 x 32 layers and below); 1 fuses every layer.
+        temporal: in video models, fuse the attention over frames as well, in the steps of self_window.
     """
 
     word_map: Literal["refine", "replace"] = "refine"
@@ -43,6 +44,7 @@ class FusionConfig:
     self_window: Window | None = (0.0, 0.8)
     reweight: Mapping[str, float] = field(default_factory=dict)
     min_downsampling: int = 2
+    temporal: bool = False
 
     def __post_init__(self) -> None:
         _check_window("fusion.cross_window", self.cross_window)

@@ -123,10 +123,16 @@ def plan_edit(
 def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:
     """Names of the layers that are fused: those at the downsampling of `fusion.min_downsampling` or coarser.
 
+    Layers of attention over frames are among them only where `fusion.temporal` says so.
+
     Raises:
         UserError: if the UNet has none.
     """
-    sites = frozenset(site.name for site in backbone.sites if site.downsampling >= fusion.min_downsampling)
+    sites = frozenset(
+        site.name
+        for site in backbone.sites
+        if site.downsampling >= fusion.min_downsampling and (fusion.temporal or site.kind != "temporal")
+    )
     if not sites:
         there = sorted({site.downsampling for site in backbone.sites})
         raise UserError(

@@ -38,6 +38,7 @@ class AblationOptions:
 
     Attributes:
         model: as for `fatezero edit`.
+        motion_adapter: as for `fatezero edit`.
         manifest: the edits; by default ten small ones that the project makes itself.
         root: folder that the manifest's clip paths start from.
         categories: take edits of these categories alone; all by default.
@@ -58,6 +59,7 @@ class AblationOptions:
     """
 
     model: str = "picturebook"
+    motion_adapter: str | None = None
     manifest: str | None = None
     root: str | None = None
     categories: tuple[str, ...] = ()

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fatezero.config import KeyFrame
 from fatezero.errors import UserError
+from fatezero.types import ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +16,9 @@ class EditOptions:
     """What to edit, and where the results go.
 
     Attributes:
-        model: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
+        model: a folder in diffusers' Stable Diffusion layout (tuned or not), a hub id, or "picturebook".
+        motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a hub id, or
+            "picturebook-motion".
         clip: a video file or a folder of images, here or in an object store. Without clip, source, target and
             manifest, a shipped clip is edited.
         source: prompt that describes the clip.
@@ -38,6 +42,7 @@ class EditOptions:
     """
 
     model: str = "picturebook"
+    motion_adapter: str | None = None
     clip: str | None = None
     source: str | None = None
     target: str | None = None
@@ -65,13 +70,111 @@ class InvertOptions:
 
     Attributes:
         model: as for `fatezero edit`.
+        motion_adapter: as for `fatezero edit`.
         manifest: the edits to come; edits of one clip share an inversion.
         root: folder that the manifest's clip paths start from; the manifest's own by default.
     """
 
     model: str = "picturebook"
+    motion_adapter: str | None = None
     manifest: str
     root: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """How a checkpoint is tuned on one clip (Tune-A-Video, Wu et al., ICCV 2023, as FateZero's authors do it).
+
+    Attributes:
+        model: the image model to start from, as for `fatezero edit`.
+        clip: a video file or a folder of images.
+        prompt: describes the clip.
+        out: folder of checkpoints, logs and sample grids; the tuned checkpoint is `<out>/model`.
+        start: index of the first frame taken.
+        frames: how many frames are taken; all that follow by default.
+        stride: every stride-th frame is taken.
+        fps: resample to this rate first.
+        height: rows; by default the size nearest the clip's shape at the checkpoint's own scale.
+        width: columns; as height.
+        fit: how another aspect ratio is met: scale and crop the centre, or stretch.
+        steps: optimiser steps, one clip each.
+        learning_rate: AdamW's, constant.
+        rank: of the temporal convolutions; null for full ones.
+        convolutions: train the temporal convolutions beside temporal attention and the queries.
+        key_frames: of spatio-temporal attention; by default the checkpoint's recommendation, else the paper's.
+        norm_scope: of the residual blocks' GroupNorms; likewise.
+        class_images: folder of images of the object's kind that the model should not forget; none by default.
+        class_prompt: describes them; the clip's prompt by default.
+        class_weight: of their loss.
+        precision: Lightning's: full, or mixed with half.
+        gradient_checkpointing: trade time for memory.
+        seed: of the temporal layers' start and of all noise.
+        sample_prompts: what sample grids show beside the clip's reconstruction.
+        sample_every: steps between sample grids.
+        checkpoint_every: steps between checkpoints to resume from.
+        wandb: also log to Weights & Biases, offline unless WANDB_MODE says otherwise.
+        device: as for `fatezero edit`.
+        threads: CPU threads; PyTorch's own choice by default.
+    """
+
+    model: str = "picturebook"
+    clip: str
+    prompt: str
+    out: Path = Path("runs/tuned")
+    start: int = 0
+    frames: int | None = None
+    stride: int = 1
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+    steps: int = 300
+    learning_rate: float = 3e-5
+    rank: int | None = 160
+    convolutions: bool = True
+    key_frames: tuple[KeyFrame, ...] | None = None
+    norm_scope: Literal["clip", "frame"] | None = None
+    class_images: str | None = None
+    class_prompt: str | None = None
+    class_weight: float = 1.0
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    sample_prompts: tuple[str, ...] = ()
+    sample_every: int = 100
+    checkpoint_every: int = 50
+    wandb: bool = False
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "sample_every", "checkpoint_every", "rank", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")
+        if not self.learning_rate > 0:
+            raise UserError(f"--learning-rate is {self.learning_rate}: it is more than 0.")
+        if self.class_prompt is not None and self.class_images is None:
+            raise UserError("--class-prompt was given without --class-images, which it describes.")
+
+    @property
+    def output(self) -> Path:
+        """The folder of checkpoints, logs and sample grids."""
+        return self.out
+
+    @property
+    def spec(self) -> ClipSpec:
+        """The clip."""
+        return ClipSpec(
+            path=self.clip,
+            start=self.start,
+            frames=self.frames,
+            stride=self.stride,
+            fps=self.fps,
+            height=self.height,
+            width=self.width,
+            fit=self.fit,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

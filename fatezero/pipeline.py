@@ -196,18 +196,19 @@ class FateZero:
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
         cache: TrajectoryCache | None = None,
+        motion_adapter: str | None = None,
     ) -> FateZero:
-        """Load a checkpoint: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
+        """Load a checkpoint, and a motion adapter for it, as `Backbone.load` takes them.
 
         Raises:
             UserError: if it cannot be loaded.
         """
-        return cls(Backbone.load(checkpoint, runtime), runtime, report, cache)
+        return cls(Backbone.load(checkpoint, runtime, motion_adapter), runtime, report, cache)
 
     @cached_property
     def method(self) -> MethodConfig:
         """The configuration recommended for the checkpoint; the original's where it recommends none."""
-        return recommended_method(self.backbone.folder)
+        return recommended_method(self.backbone.folder, self.backbone.adapter)
 
     def edit(
         self,

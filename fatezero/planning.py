@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from fatezero.attention.sites import Site
+from fatezero.attention.sites import Kind, Site
 from fatezero.attention.spatiotemporal import Chunk
 from fatezero.attention.store import Backend, DiskStore, KeepMaps, KeepQueriesAndKeys, MemoryStore, Store
 from fatezero.config import MethodConfig, RuntimeConfig
@@ -59,10 +59,8 @@ class Shapes:
         )
 
 
-def bytes_per_step(
-    backend: Literal["qk", "maps"], kind: Literal["self", "cross"], names: frozenset[str], shapes: Shapes
-) -> int:
-    """Bytes that a backend keeps of one step's self- or cross-attention, exactly."""
+def bytes_per_step(backend: Literal["qk", "maps"], kind: Kind, names: frozenset[str], shapes: Shapes) -> int:
+    """Bytes that a backend keeps of one step's attention of a kind, exactly."""
     frames = sum(len(chunk.frames) for chunk in shapes.chunks)
     total = 0
     for site in shapes.sites:
@@ -72,12 +70,12 @@ def bytes_per_step(
         tokens, channels = rows * columns, site.heads * site.head_width
         key_frames = shapes.key_frames if site.width >= shapes.key_frames_min_width else 1
         if backend == "maps":
-            keys = tokens * key_frames if kind == "self" else shapes.context
+            keys = {"self": tokens * key_frames, "cross": shapes.context, "temporal": frames}[kind]
             total += frames * site.heads * tokens * keys
-        elif kind == "self":
-            total += 2 * frames * tokens * channels
-        else:
+        elif kind == "cross":
             total += (frames * tokens + len(shapes.chunks) * shapes.context) * channels
+        else:
+            total += 2 * frames * tokens * channels
     return total * shapes.itemsize
 
 
@@ -85,7 +83,8 @@ def predicted_bytes(backend: Literal["recompute", "qk", "maps"], needs: Needs, s
     """Bytes of the source's attention that a backend keeps for a clip, beyond latents and averaged cross maps."""
     if backend == "recompute":
         return 0
-    selfs = bytes_per_step(backend, "self", needs.sites, shapes) * len(needs.self_steps)
+    kinds: tuple[Kind, ...] = ("self", "temporal")
+    selfs = sum(bytes_per_step(backend, kind, needs.sites, shapes) for kind in kinds) * len(needs.self_steps)
     return selfs + bytes_per_step(backend, "cross", needs.sites, shapes) * len(needs.cross_steps)
 
 

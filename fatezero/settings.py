@@ -55,19 +55,31 @@ def _first_sentence(error: Exception) -> str:
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
 
 
-def recommended_method(folder: Path) -> MethodConfig:
-    """The original's configuration with what a checkpoint recommends in its `fatezero.json`, if it has one.
+def recommended_method(*folders: Path | None) -> MethodConfig:
+    """The original's configuration with what a checkpoint's folders recommend, later ones over earlier ones.
 
     Raises:
-        UserError: if the file is not a JSON object of settings.
+        UserError: if a file of recommendations is not a JSON object of settings.
+    """
+    method = MethodConfig()
+    for folder in filter(None, folders):
+        method = with_settings(method, recommendations(folder), str(folder / RECOMMENDATIONS))
+    return method
+
+
+def recommendations(folder: Path) -> dict[str, Any]:
+    """What a checkpoint recommends in its `fatezero.json`; nothing if it has none.
+
+    Raises:
+        UserError: if the file is not a JSON object.
     """
     path = folder / RECOMMENDATIONS
     if not path.is_file():
-        return MethodConfig()
+        return {}
     try:
         settings = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): mend it or take it away.") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds no JSON object: write settings as {{'fusion.min_downsampling': 1}} does.")
-    return with_settings(MethodConfig(), settings, str(path))
+    return settings

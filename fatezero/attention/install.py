@@ -1,4 +1,4 @@
-"""Put the video attention into a UNet, and put back what was there."""
+"""Put the video attention into a UNet, let its temporal layers act, and put back what was there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.functional import group_norm
 
 from fatezero.attention.processor import AttentionState, FrameAttention
 from fatezero.attention.sites import Site
+from fatezero.attention.temporal import temporal_layers
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -50,7 +51,8 @@ def video_attention(
         unet.set_attn_processor({f"{site.name}.processor": FrameAttention(site, state) for site in sites})
         for owner, name, norm in norms:
             setattr(owner, name, ClipGroupNorm(norm, state))
-        yield state
+        with temporal_layers(unet, lambda: None if state.call.images else state.call.frames):
+            yield state
     finally:
         unet.set_attn_processor(processors)
         for owner, name, norm in norms:

@@ -31,7 +31,7 @@ class StepFusion:
 
     Attributes:
         sites: names of the fused layers.
-        self_attention: whether self-attention comes from the source.
+        self_attention: whether self-attention (and that of fused temporal layers) comes from the source.
         cross: how cross-attention is mixed; None leaves it alone.
         mask: M_t for layers of rows x columns queries, bool F,rows,columns; None means "the source everywhere".
         stored: gives a layer's kept source map; None takes the source from the batch's first branch.
@@ -45,7 +45,7 @@ class StepFusion:
 
     def touches(self, site: Site) -> bool:
         """Whether this layer's attention is changed."""
-        return site.name in self.sites and (self.self_attention if site.kind == "self" else self.cross is not None)
+        return site.name in self.sites and (self.cross is not None if site.kind == "cross" else self.self_attention)
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,24 @@ class Call:
     """What the processors need to know about the UNet call under way.
 
     Attributes:
-        frames: frames of each branch.
+        branches: in the batch.
+        frames: of each branch.
         latent_size: rows and columns of the latent.
         key_positions: int64 F,K from `spatiotemporal.key_positions`, or None.
         key_frames_min_width: layers with fewer channels attend to their own frame only.
         recorders: watch the last branch.
         fusion: None leaves the attention alone.
+        images: the batch is single images, which layers along time pass by.
     """
 
+    branches: int
     frames: int
     latent_size: tuple[int, int]
     key_positions: Tensor | None = None
     key_frames_min_width: int = 0
     recorders: Sequence[Recorder] = ()
     fusion: StepFusion | None = None
+    images: bool = False
 
     def keys_of(self, site: Site) -> Tensor | None:
         """Key positions of this layer; None for cross-attention and where each frame sees itself only."""
@@ -93,15 +97,16 @@ class FrameAttention:
         encoder_hidden_states: Tensor | None = None,
         **_: Any,
     ) -> Tensor:
-        """Attend: (branches * F),tokens,channels in and out."""
+        """Attend: (branches * F),tokens,channels in and out; in temporal layers (branches * places),F,channels."""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         queries, keys, values = (
             projection(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for projection, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
         )
         call = self._state.call
+        n = len(queries) // call.branches
         for recorder in call.recorders:
-            recorder.see(self._site, queries[-call.frames :], keys[-call.frames :], call.keys_of(self._site))
+            recorder.see(self._site, queries[-n:], keys[-n:], call.keys_of(self._site))
         attended = self._attend(call, queries, keys, values)
         projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
         return projected
@@ -109,7 +114,7 @@ class FrameAttention:
     def _attend(self, call: Call, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         positions = call.keys_of(self._site)
         keys, values = spread(keys, positions), spread(values, positions)
-        fusion, n = call.fusion, call.frames
+        fusion, n = call.fusion, len(queries) // call.branches
         if fusion is None or not fusion.touches(self._site):
             return QueriesAndKeys(queries, keys).apply(values)
         edited = QueriesAndKeys(queries[-n:], keys[-n:])
@@ -118,6 +123,8 @@ class FrameAttention:
             fused = fuse_cross_attention(edited, source, values[-n:], fusion.cross)
         else:
             mask = fusion.mask(self._site.size(*call.latent_size)).flatten(1) if fusion.mask else None
+            if mask is not None and self._site.kind == "temporal":
+                mask = mask.T  # a query is a frame, its row a place
             fused = fuse_self_attention(edited, source, values[-n:], mask)
         if len(queries) == n:
             return fused

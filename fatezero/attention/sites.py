@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from fatezero.attention.temporal import ATTENTION
 from fatezero.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+
+
+Kind = Literal["self", "cross", "temporal"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,8 @@ class Site:
 
     Attributes:
         name: its key in diffusers' `attn_processors`, without ".processor".
-        kind: self-attention (diffusers' attn1) or cross-attention (attn2).
+        kind: self-attention over a frame's places (diffusers' attn1), cross-attention to the prompt (attn2), or
+            temporal attention of one place over frames (of Tune-A-Video's layers and of motion modules).
         block: the part of the UNet it stands in.
         downsampling: of the latent at this layer: 1, 2, 4, …
         width: channels of its block.
@@ -26,7 +31,7 @@ class Site:
     """
 
     name: str
-    kind: Literal["self", "cross"]
+    kind: Kind
     block: Literal["down", "mid", "up"]
     downsampling: int
     width: int
@@ -34,7 +39,7 @@ class Site:
     head_width: int
 
     def size(self, latent_height: int, latent_width: int) -> tuple[int, int]:
-        """Rows and columns of queries for a latent of this size (strided convolutions round up)."""
+        """Rows and columns of places for a latent of this size (strided convolutions round up)."""
         return -(-latent_height // self.downsampling), -(-latent_width // self.downsampling)
 
 
@@ -64,9 +69,9 @@ def _downsampling_of_blocks(unet: UNet2DConditionModel) -> dict[str, int]:
 
 def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -> Site:
     attention: Any = unet.get_submodule(name)
-    layer = name.rsplit(".", 1)[-1]
+    kind = _kind(name)
     plain = (
-        layer in {"attn1", "attn2"}
+        kind is not None
         and attention.group_norm is None
         and attention.spatial_norm is None
         and attention.norm_q is None
@@ -76,15 +81,14 @@ def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -
         and not attention.residual_connection
         and attention.rescale_output_factor == 1.0
         and attention.added_kv_proj_dim is None
-        and (layer == "attn2") == attention.is_cross_attention
+        and (kind == "cross") == attention.is_cross_attention
     )
-    if not plain:
+    if kind is None or not plain:
         raise UserError(
-            f"The UNet's layer {name} is not the plain self- or cross-attention of Stable Diffusion 1.x or 2.x: "
-            "use a checkpoint of that layout."
+            f"The UNet's layer {name} is not the plain attention of Stable Diffusion 1.x or 2.x, Tune-A-Video or "
+            "AnimateDiff: use a checkpoint of that layout."
         )
     block = "mid_block" if name.startswith("mid_block") else ".".join(name.split(".")[:2])
-    kind: Literal["self", "cross"] = "self" if layer == "attn1" else "cross"
     part: Literal["down", "mid", "up"] = (
         "mid" if block == "mid_block" else ("down" if block.startswith("down") else "up")
     )
@@ -97,3 +101,11 @@ def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -
         heads=attention.heads,
         head_width=attention.inner_dim // attention.heads,
     )
+
+
+def _kind(name: str) -> Kind | None:
+    layer = name.rsplit(".", 1)[-1]
+    if ".motion_modules." in name or layer == ATTENTION:
+        return "temporal"
+    kinds: dict[str, Kind] = {"attn1": "self", "attn2": "cross"}
+    return kinds.get(layer)

@@ -73,7 +73,7 @@ class KeepQueriesAndKeys:
         """Queries of all frames; keys of all frames, or of the prompt."""
         return {
             f"{site.name}/queries": queries,
-            f"{site.name}/keys": keys if site.kind == "self" else keys[:1].clone(),
+            f"{site.name}/keys": keys[:1].clone() if site.kind == "cross" else keys,
         }
 
     def source_map(self, recording: Recording, site: Site, key_positions: Tensor | None) -> AttentionMap:
@@ -89,8 +89,7 @@ class KeepMaps:
 
     def record(self, site: Site, queries: Tensor, keys: Tensor, key_positions: Tensor | None) -> Recording:
         """The layer's map."""
-        spread_keys = spread(keys, key_positions) if site.kind == "self" else keys
-        return {f"{site.name}/maps": probabilities(queries, spread_keys).to(queries.dtype)}
+        return {f"{site.name}/maps": probabilities(queries, spread(keys, key_positions)).to(queries.dtype)}
 
     def source_map(self, recording: Recording, site: Site, key_positions: Tensor | None) -> AttentionMap:  # noqa: ARG002
         """The layer's map."""
@@ -101,7 +100,7 @@ class LayerRecorder:
     """Records some layers the way a backend does."""
 
     def __init__(self, backend: Backend, sites: Collection[str], kinds: Collection[str]) -> None:
-        """Record sites of some names and kinds ("self", "cross")."""
+        """Record sites of some names and kinds ("self", "cross", "temporal")."""
         self._backend = backend
         self._sites = sites
         self._kinds = kinds

@@ -13,14 +13,23 @@ from torch import Tensor
 
 from fatezero.attention.alignment import Prompt, read_prompt
 from fatezero.attention.sites import Site, attention_sites
+from fatezero.attention.temporal import is_inflated
 from fatezero.config import RuntimeConfig
-from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, pixels_per_latent
+from fatezero.diffusion.checkpoint import (
+    TEMPORAL,
+    adapter_folder,
+    checkpoint_digest,
+    checkpoint_folder,
+    pixels_per_latent,
+)
 from fatezero.diffusion.ddim import PredictionType
+from fatezero.diffusion.motion import with_motion
+from fatezero.diffusion.temporal import load_temporal
 from fatezero.errors import UserError
 from fatezero.types import Frames
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import UNet2DConditionModel, UNetMotionModel
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,38 +63,57 @@ class Backbone:
     Attributes:
         folder: the checkpoint's files.
         name: what the user called it.
-        unet: UNet2DConditionModel.
+        unet: of images, perhaps with Tune-A-Video's temporal layers; or with motion modules.
         vae: AutoencoderKL or AutoencoderTiny.
         text_encoder: CLIPTextModel.
         tokenizer: CLIPTokenizer.
         scheduler_config: of the noise schedule.
+        adapter: the motion adapter's files; None where there is none, or the checkpoint holds it.
     """
 
     folder: Path
     name: str
-    unet: UNet2DConditionModel
+    unet: UNet2DConditionModel | UNetMotionModel
     vae: Any
     text_encoder: Any
     tokenizer: Any
     scheduler_config: dict[str, Any]
+    adapter: Path | None = None
 
     @classmethod
-    def load(cls, checkpoint: str, runtime: RuntimeConfig = RuntimeConfig()) -> Backbone:  # noqa: B008  (frozen)
+    def load(
+        cls,
+        checkpoint: str,
+        runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
+        motion_adapter: str | None = None,
+    ) -> Backbone:
         """Load a checkpoint from a folder or a hub id, from safetensors only.
 
         Args:
-            checkpoint: a folder in diffusers' Stable Diffusion layout, a hub id, or "picturebook".
+            checkpoint: a folder in diffusers' Stable Diffusion or AnimateDiff layout, a hub id, or "picturebook";
+                temporal layers that `fatezero tune` has put beside it are loaded with it.
             runtime: device and dtype.
+            motion_adapter: a folder in the layout of diffusers' MotionAdapter, a hub id, or "picturebook-motion".
 
         Raises:
-            UserError: if it is missing, not of that layout, or has no safetensors weights.
+            UserError: if one is missing, not of that layout, has no safetensors weights, or does not fit the other.
         """
         folder = checkpoint_folder(checkpoint)
+        adapter = adapter_folder(motion_adapter)
         device = choose_device(runtime.device)
-        return cls.of_pipeline(_load_pipeline(folder, choose_dtype(runtime.dtype, device)), folder, checkpoint, device)
+        pipe = load_pipeline(folder, choose_dtype(runtime.dtype, device))
+        if (folder / TEMPORAL).is_dir():
+            load_temporal(pipe.unet, folder / TEMPORAL)
+        if adapter is not None:
+            if pipe.unet.__class__.__name__ == "UNetMotionModel" or is_inflated(pipe.unet):
+                raise UserError(f"{checkpoint} is a video model already: leave --motion-adapter out.")
+            pipe.unet = with_motion(pipe.unet, adapter, str(motion_adapter))
+        return cls.of_pipeline(pipe, folder, checkpoint, device, adapter)
 
     @classmethod
-    def of_pipeline(cls, pipe: Any, folder: Path, name: str, device: torch.device) -> Backbone:
+    def of_pipeline(
+        cls, pipe: Any, folder: Path, name: str, device: torch.device, adapter: Path | None = None
+    ) -> Backbone:
         """Take the networks of a StableDiffusionPipeline.
 
         Raises:
@@ -101,6 +129,7 @@ class Backbone:
             text_encoder=pipe.text_encoder,
             tokenizer=pipe.tokenizer,
             scheduler_config=dict(pipe.scheduler.config),
+            adapter=adapter,
         )
         backbone._check_unet()
         return backbone
@@ -140,8 +169,18 @@ class Backbone:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the checkpoint's files."""
-        return checkpoint_digest(self.folder)
+        """SHA-256 of the checkpoint's files and the adapter's."""
+        return checkpoint_digest(self.folder, self.adapter)
+
+    @cached_property
+    def has_motion(self) -> bool:
+        """Whether the UNet takes whole clips, its motion modules between its layers."""
+        return bool(self.unet.__class__.__name__ == "UNetMotionModel")
+
+    @cached_property
+    def ties_frames(self) -> bool:
+        """Whether layers along time tie all frames of a clip together, so that it cannot be cut."""
+        return self.has_motion or is_inflated(self.unet)
 
     def read_prompt(self, text: str) -> Prompt:
         """Tokenise a prompt. Raises UserError if it is longer than the text encoder's context."""
@@ -208,9 +247,24 @@ class Backbone:
         return x
 
     @torch.no_grad()
-    def predict(self, latents: Tensor, timestep: int, text: Tensor) -> Tensor:
-        """The UNet's output for N,C,h,w latents under N,T,D text embeddings, in the latents' dtype."""
-        output: Tensor = self.unet(latents.to(self.dtype), timestep, encoder_hidden_states=text.to(self.dtype)).sample
+    def predict(self, latents: Tensor, timestep: int, text: Tensor, frames: int) -> Tensor:
+        """The UNet's output for (branches * F),C,h,w latents under (branches * F),T,D text embeddings.
+
+        Args:
+            latents: branch by branch.
+            timestep: that the UNet is told.
+            text: of each frame.
+            frames: F.
+
+        Returns:
+            (branches * F),C,h,w in the latents' dtype.
+        """
+        noisy, hidden = latents.to(self.dtype), text.to(self.dtype)
+        if self.has_motion:
+            noisy = noisy.unflatten(0, (-1, frames)).transpose(1, 2)  # branches,C,F,h,w
+        output: Tensor = self.unet(noisy, timestep, encoder_hidden_states=hidden).sample
+        if self.has_motion:
+            output = output.transpose(1, 2).flatten(0, 1)
         return output.to(latents.dtype)
 
     def _check_size(self, height: int, width: int) -> None:
@@ -225,7 +279,8 @@ class Backbone:
     def _check_unet(self) -> None:
         config = self.unet.config
         latent = int(self.vae.config.latent_channels)
-        if self.unet.__class__.__name__ != "UNet2DConditionModel" or config.addition_embed_type is not None:
+        known = {"UNet2DConditionModel", "UNetMotionModel"}
+        if self.unet.__class__.__name__ not in known or config.addition_embed_type is not None:
             raise UserError(
                 f"{self.name} is not a Stable Diffusion 1.x or 2.x checkpoint: its UNet is of another kind."
             )
@@ -239,7 +294,12 @@ class Backbone:
         _ = self.sites
 
 
-def _load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    """The checkpoint as a diffusers pipeline, on the CPU.
+
+    Raises:
+        UserError: if diffusers cannot make one of it.
+    """
     from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
     from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415

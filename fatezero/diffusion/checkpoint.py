@@ -11,6 +11,7 @@ from fatezero import picturebook
 from fatezero.errors import UserError
 
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+TEMPORAL = "temporal"  # folder of a tuned checkpoint's temporal layers
 
 
 def checkpoint_folder(checkpoint: str) -> Path:
@@ -33,14 +34,34 @@ def checkpoint_folder(checkpoint: str) -> Path:
     return folder
 
 
-def checkpoint_digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a checkpoint's configurations and weights."""
+def adapter_folder(adapter: str | None) -> Path | None:
+    """Where a motion adapter's files are: a folder, "picturebook-motion" as shipped, anything else from the hub.
+
+    Raises:
+        UserError: if there is no such adapter, or it has no safetensors weights.
+    """
+    if adapter is None:
+        return None
+    folder = picturebook.MOTION if adapter == "picturebook-motion" else Path(adapter).expanduser()
+    if not folder.is_dir():
+        folder = _download_adapter(adapter)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{adapter} has no config.json with safetensors weights beside it: give a folder in the layout of "
+            "diffusers' MotionAdapter."
+        )
+    return folder
+
+
+def checkpoint_digest(*folders: Path | None) -> str:
+    """SHA-256 over the names and bytes of configurations and weights in a checkpoint's folders."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in {".json", ".txt", ".safetensors"}:
-            digest.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for folder in filter(None, folders):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in {".json", ".txt", ".safetensors"}:
+                digest.update(path.relative_to(folder).as_posix().encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -73,8 +94,28 @@ def fitting_size(height: int, width: int, native: int, unit: int) -> tuple[int, 
     return max(round(height * scale / unit), 1) * unit, max(round(width * scale / unit), 1) * unit
 
 
+def _download_adapter(adapter: str) -> Path:
+    if not _may_be_on_hub(adapter):
+        raise UserError(
+            f"There is no motion adapter {adapter}: give a folder, a hub id owner/name, or 'picturebook-motion'."
+        )
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import)
+
+    try:
+        return Path(snapshot_download(adapter, allow_patterns=["config.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{adapter} is neither a folder here nor a motion adapter that the hub gives out: check the spelling and "
+            "the network, or give a folder."
+        ) from error
+
+
+def _may_be_on_hub(name: str) -> bool:
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1
+
+
 def _download(checkpoint: str) -> Path:
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1:
+    if not _may_be_on_hub(checkpoint):
         raise UserError(
             f"There is no checkpoint folder {checkpoint}: give a folder, a hub id owner/name, or 'picturebook'."
         )

@@ -74,6 +74,7 @@ class Denoiser:
         for index, chunk in enumerate(self.chunks):
             frames = list(chunk.frames)
             self.state.call = Call(
+                branches=len(branches),
                 frames=len(frames),
                 latent_size=_size(branches[0].latents),
                 key_positions=self.positions[index],
@@ -83,7 +84,7 @@ class Denoiser:
             )
             latents = torch.cat([branch.latents[frames] for branch in branches])
             text = join([branch.text for branch in branches], len(frames))
-            predicted = self.backbone.predict(latents, timestep, text).chunk(len(branches))
+            predicted = self.backbone.predict(latents, timestep, text, len(frames)).chunk(len(branches))
             own = list(chunk.own)
             for output, piece in zip(outputs, predicted, strict=True):
                 output[[frames[i] for i in own]] = piece[own]
@@ -108,9 +109,26 @@ def video_denoiser(
     A piece of a longer clip names the place of that clip's middle frame in it.
 
     Raises:
-        UserError: if the clip cannot be cut into chunks as asked.
+        UserError: if the clip cannot be cut into chunks as asked, or is longer than motion modules count.
     """
+    if backbone.ties_frames:
+        _check_whole(backbone, clip_length, chunk, middle)
+        chunk = clip_length
     chunks = cut_into_chunks(clip_length, method.key_frames, method.norm_scope, chunk, middle)
     positions = tuple(key_positions(method.key_frames, piece, clip_length, middle) for piece in chunks)
     with video_attention(backbone.unet, backbone.sites, method.norm_scope) as state:
         yield Denoiser(backbone, state, chunks, positions, method.key_frames_min_width)
+
+
+def _check_whole(backbone: Backbone, clip_length: int, chunk: int | None, middle: int | None) -> None:
+    if middle is not None or (chunk is not None and chunk < clip_length):
+        raise UserError(
+            f"A clip of {clip_length} frames cannot be cut, because {backbone.name} has layers along time that tie all "
+            "its frames together: leave --chunk and --piece out, or take an image model."
+        )
+    longest = int(backbone.unet.config.motion_max_seq_length) if backbone.has_motion else clip_length
+    if clip_length > longest:
+        raise UserError(
+            f"The motion modules count {longest} frames and the clip has {clip_length}: set --frames to {longest} or "
+            "fewer (--stride takes every stride-th), or leave the motion adapter out."
+        )

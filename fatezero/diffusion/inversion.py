@@ -20,7 +20,7 @@ class Needs:
 
     Attributes:
         sites: fused layers.
-        self_steps: inversion steps whose self-attention is asked for.
+        self_steps: inversion steps whose self-attention, and that of fused temporal layers, is asked for.
         cross_steps: inversion steps whose cross-attention is asked for.
     """
 
@@ -54,8 +54,8 @@ class Keeping:
 
     def recorders(self, step: int, chunks: int) -> list[LayerRecorder]:
         """One recorder for each chunk at an inversion step; none where nothing is kept."""
-        wanted = {"self": step in self.needs.self_steps, "cross": step in self.needs.cross_steps}
-        kinds = frozenset(kind for kind, asked in wanted.items() if asked)
+        selfs = {"self", "temporal"} if step in self.needs.self_steps else set()
+        kinds = selfs | ({"cross"} if step in self.needs.cross_steps else set())
         return [LayerRecorder(self.backend, self.needs.sites, kinds) for _ in range(chunks)] if kinds else []
 
     def keep(self, step: int, layers: Sequence[LayerRecorder]) -> None:

@@ -51,6 +51,7 @@ class Workshop:
 
     Attributes:
         checkpoint: as `FateZero.load` takes it.
+        motion_adapter: likewise.
         runtime: of the run; the device is the trainer's.
         cache: folder of kept inversions; None keeps none.
         cache_bytes: its bound; None is no bound.
@@ -60,6 +61,7 @@ class Workshop:
     """
 
     checkpoint: str
+    motion_adapter: str | None = None
     runtime: RuntimeConfig
     cache: Path | None = None
     cache_bytes: int | None = None
@@ -84,7 +86,7 @@ class Workshop:
             torch.cuda.set_device(device)
         runtime = replace(self.runtime, device=device.type)  # type: ignore[arg-type]
         cache = TrajectoryCache(self.cache, self.cache_bytes) if self.cache else None
-        return FateZero.load(self.checkpoint, runtime, self.say, cache)
+        return FateZero.load(self.checkpoint, runtime, self.say, cache, self.motion_adapter)
 
     def say(self, sentence: str) -> None:
         """Tell the user without breaking a bar."""

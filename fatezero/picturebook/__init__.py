@@ -12,6 +12,8 @@ from fatezero.types import ClipSpec, EditRequest
 _HERE = Path(__file__).parent
 CHECKPOINT = _HERE / "weights" / "picturebook"
 """The text-to-image model, in diffusers layout."""
+MOTION = _HERE / "weights" / "picturebook-motion"
+"""The motion adapter for it, in the layout of diffusers' MotionAdapter."""
 CLIP = _HERE / "weights" / "picturebook-clip"
 """The judge, an open_clip `local-dir:` folder."""
 DEMO = EditRequest(

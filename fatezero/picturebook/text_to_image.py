@@ -88,6 +88,12 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
+def level_weight(kept: Tensor) -> Tensor:
+    """What an error in predicted noise weighs at a level, given its cumulative alpha."""
+    snr = kept / (1 - kept)
+    return snr.clamp(SNR_FLOOR, SNR_CAP) / snr
+
+
 def new_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule."""
     return DDIMScheduler(
@@ -195,10 +201,9 @@ class TextToImageTraining(PicturebookModule):
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
         kept = self.scheduler.alphas_cumprod[timesteps]
-        snr = kept / (1 - kept)
         error = F.mse_loss(predicted, noise, reduction="none")
         places = 1 + (self.config.object_weight - 1) * F.interpolate(coverage[:, None], size=LATENT)
-        loss = ((error * places).mean(dim=(1, 2, 3)) * snr.clamp(SNR_FLOOR, SNR_CAP) / snr).mean()
+        loss = ((error * places).mean(dim=(1, 2, 3)) * level_weight(kept)).mean()
         # Nobody can see the object in pure noise: its words are held to it as far as the picture shows.
         grounding = torch.stack(
             [

@@ -7,21 +7,19 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from PIL import Image
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Dataset
 
 from fatezero.errors import UserError
+from fatezero.lightning.training import SampleGrids, SteppedModule, last_checkpoint, last_checkpoint_file
 from fatezero.picturebook.pool import Shard, read_shard, render_shard
 
 
@@ -76,33 +74,12 @@ class TrainingConfig:
             raise UserError(f"init_from: there is no folder {self.init_from}; name one with exported weights.")
 
 
-class Steps(Dataset[int]):
-    """The numbers 0 … count-1: batches are drawn from the step's number, so a resumed training repeats nothing."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
-class PicturebookModule(L.LightningModule):
-    """A training whose batches follow from the seed and the step alone."""
+class PicturebookModule(SteppedModule):
+    """A training of one of Picturebook's models."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-
-    def train_dataloader(self) -> DataLoader[int]:
-        """One element a step."""
-        return DataLoader(Steps(self.config.steps), batch_size=1)
-
-    def rng(self) -> np.random.Generator:
-        """The randomness of this step."""
-        return np.random.default_rng([self.config.seed, self.global_step])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and cosine decay to zero at the last step."""
@@ -115,36 +92,10 @@ class PicturebookModule(L.LightningModule):
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}}
 
-    def sample_grid(self) -> npt.NDArray[np.uint8]:
-        """A picture of what the model does now: uint8 H,W,3."""
-        raise NotImplementedError
-
-
-class SampleGrids(Callback):
-    """Writes the module's sample grid to `output/samples`, and to Weights & Biases, now and then."""
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
-        """Draw a grid every `sample_every` steps."""
-        assert isinstance(module, PicturebookModule)
-        if trainer.global_step % module.config.sample_every == 0:
-            folder = module.config.output / "samples"
-            folder.mkdir(parents=True, exist_ok=True)
-            with torch.no_grad():
-                grid = module.sample_grid()
-            Image.fromarray(grid).save(folder / f"{trainer.global_step:07d}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image("samples", [grid], trainer.global_step)
-
 
 def read_pool(config: TrainingConfig) -> list[Shard]:
     """The shards a training uses, rendered first where missing."""
     return [read_shard(render_shard(config.pool, config.series, number)) for number in range(config.shards)]
-
-
-def last_checkpoint(config: TrainingConfig, **when: Any) -> ModelCheckpoint:
-    """Keeps `output/checkpoints/last.ckpt`."""
-    return ModelCheckpoint(config.output / "checkpoints", filename="last", enable_version_counter=False, **when)
 
 
 def fit(module: PicturebookModule) -> None:
@@ -167,13 +118,13 @@ def fit(module: PicturebookModule) -> None:
         enable_model_summary=False,
         callbacks=[
             EMAWeightAveraging(decay=config.ema_decay),
-            last_checkpoint(config, train_time_interval=timedelta(minutes=config.checkpoint_minutes)),
-            last_checkpoint(config, every_n_epochs=1, save_on_train_epoch_end=True),
+            last_checkpoint(config.output, train_time_interval=timedelta(minutes=config.checkpoint_minutes)),
+            last_checkpoint(config.output, every_n_epochs=1, save_on_train_epoch_end=True),
             LearningRateMonitor("step"),
             SampleGrids(),
         ],
     )
-    last = config.output / "checkpoints" / "last.ckpt"
+    last = last_checkpoint_file(config.output)
     trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=False)
 
 
