@@ -59,7 +59,10 @@ def convert(source: Path, out: Path) -> Path:
     if video.get("temporal_downsample"):
         raise UserError(f"{source} was tuned with temporal_downsample, which drops frames: it cannot be used here.")
     weights = {_our_name(name): value for name, value in _read_weights(source / "unet").items()}
-    unet = UNet2DConditionModel.from_config(_image_config(config))
+    try:
+        unet = UNet2DConditionModel.from_config(_image_config(config))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}/unet is not an inflated Stable Diffusion UNet: {error}") from error
     spatial = {name: value for name, value in weights.items() if not is_temporal(name)}
     if spatial.keys() != unet.state_dict().keys():
         different = sorted(spatial.keys() ^ unet.state_dict().keys())

@@ -67,7 +67,11 @@ def describe(task: Task, result: EditResult, clip: Clip, editor: FateZero) -> di
         "frames": len(result.frames),
         "fps": clip.fps,
         "source_notes": list(clip.notes),
-        "checkpoint": {"name": backbone.name, "digest": backbone.digest},
+        "checkpoint": {
+            "name": backbone.name,
+            "digest": backbone.digest,
+            "motion_adapter": backbone.adapter.name if backbone.adapter else None,
+        },
         "source_attention": asdict(result.choice) if result.choice else None,
         "kept_bytes": result.bytes_kept,
         "timings": result.seconds,

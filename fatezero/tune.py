@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import lightning as L
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor
 
 from fatezero.attention.temporal import inflate
@@ -26,12 +23,11 @@ from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, 
 from fatezero.diffusion.temporal import save_inflated
 from fatezero.errors import UserError
 from fatezero.lightning.modules import silence_lightning
-from fatezero.lightning.training import SampleGrids, last_checkpoint, last_checkpoint_file
-from fatezero.lightning.tuning import Tuning
+from fatezero.lightning.tuning import Tuning, fit
 from fatezero.options import TuneOptions
 from fatezero.settings import RECOMMENDATIONS, recommendations, recommended_method
 from fatezero.tasks import sized
-from fatezero.types import Clip, ClipSpec, Frames
+from fatezero.types import Clip, ClipSpec
 
 RECORD = "tune.json"
 MAY_CHANGE = ("out", "steps", "sample_prompts", "sample_every", "checkpoint_every", "wandb", "device", "threads")
@@ -66,7 +62,7 @@ def tune(options: TuneOptions) -> Path:
     backbone = replace(backbone)  # whose sites include the new layers
     images = _class_latents(options, backbone, clip.frames.shape[1:3])
     module = Tuning(options, backbone, method, clip.frames, backbone.encode(to_unit_range(clip.frames)), images)
-    _fit(module, options, clip)
+    fit(module)
     return _save(module, options, folder, method)
 
 
@@ -114,49 +110,6 @@ def _class_latents(options: TuneOptions, backbone: Backbone, size: tuple[int, in
         raise UserError(f"--class-images: {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     images = [read_clip(ClipSpec(path=str(file), height=height, width=width)).frames for file in files]
     return torch.cat([backbone.encode(to_unit_range(image)) for image in images])
-
-
-def _fit(module: Tuning, options: TuneOptions, clip: Clip) -> None:
-    loggers: list[Logger] = [CSVLogger(options.out, name="log", flush_logs_every_n_steps=10)]
-    if options.wandb:
-        mode = os.environ.get("WANDB_MODE", "offline")
-        loggers.append(WandbLogger(project="fatezero-tune", name=options.out.name, save_dir=options.out, mode=mode))
-    trainer = L.Trainer(
-        accelerator=module.backbone.device.type,
-        devices=1,
-        precision=options.precision,
-        max_steps=options.steps,
-        max_epochs=-1,
-        logger=loggers,
-        log_every_n_steps=1,
-        gradient_clip_val=1.0,
-        enable_model_summary=False,
-        callbacks=[
-            last_checkpoint(options.out, every_n_train_steps=options.checkpoint_every),
-            last_checkpoint(options.out, every_n_epochs=1, save_on_train_epoch_end=True),
-            SampleGrids(),
-        ],
-    )
-    last = last_checkpoint_file(options.out)
-    try:
-        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
-    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
-        raise KeyboardInterrupt from stopped
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
-            raise
-        raise UserError(_too_large(options, clip.frames)) from error
-
-
-def _too_large(options: TuneOptions, frames: Frames) -> str:
-    count, height, width = frames.shape[:3]
-    remedies = []
-    if not options.gradient_checkpointing:
-        remedies.append("--gradient-checkpointing (needs about a third)")
-    if options.precision == "32-true":
-        remedies.append("--precision 16-mixed (about half, on a GPU)")
-    remedies.append(f"--frames {max(2, count // 2)}, or a smaller --height and --width")
-    return f"{count} frames of {height} x {width} do not fit the memory for training: use {'; '.join(remedies)}."
 
 
 def _save(module: Tuning, options: TuneOptions, folder: Path, method: MethodConfig) -> Path:

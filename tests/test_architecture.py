@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "runs": GROUND_FLOOR | {"data", "tasks"},
     "output": GROUND_FLOOR | {"data", "pipeline", "tasks"},
     "forecast": GROUND_FLOOR | {"data", "diffusion", "editing", "pipeline", "planning", "tasks"},
-    "lightning": GROUND_FLOOR | {"cache", "data", "pieces", "pipeline", "output", "runs", "tasks"},
+    "lightning": GROUND_FLOOR
+    | {"attention", "cache", "data", "diffusion", "pieces", "pipeline", "output", "runs", "tasks"},
 }
 KNOW_LIGHTNING = (
     "fatezero/lightning/",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DDIMScheduler
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.optim import AdamW
@@ -21,7 +24,7 @@ from fatezero.attention.spatiotemporal import cut_into_chunks, key_positions
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, join
 from fatezero.errors import UserError
-from fatezero.lightning.training import SteppedModule
+from fatezero.lightning.training import SampleGrids, SteppedModule, last_checkpoint, last_checkpoint_file
 from fatezero.options import TuneOptions
 from fatezero.pipeline import FateZero
 from fatezero.types import Frames
@@ -73,7 +76,7 @@ class Tuning(SteppedModule):
         self.unet = backbone.unet
         self.backbone = backbone
         self._method = method
-        self._frames = frames
+        self.frames = frames
         self._scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
         self.register_buffer("latents", latents, persistent=False)
         self.register_buffer("text", backbone.embed(options.prompt), persistent=False)
@@ -156,14 +159,62 @@ class Tuning(SteppedModule):
         prompts = (self.options.prompt, *self.options.sample_prompts)
         editor = FateZero(self.backbone, RuntimeConfig(device=self.backbone.device.type), lambda _: None)  # type: ignore[arg-type]
         method = replace(self._method, steps=SAMPLE_STEPS, fusion=None, blending=None)
-        shown = self._frames[np.linspace(0, len(self._frames) - 1, min(8, len(self._frames))).astype(int)]
+        shown = self.frames[np.linspace(0, len(self.frames) - 1, min(8, len(self.frames))).astype(int)]
         rows: list[Sequence[Frames]] = [shown]
         for prompt in prompts:
             scale = 1.0 if prompt == self.options.prompt else method.guidance_scale
-            result = editor.edit(
-                self._frames, self.options.prompt, prompt, method=replace(method, guidance_scale=scale)
-            )
-            rows.append(result.frames[np.linspace(0, len(self._frames) - 1, len(shown)).astype(int)])
+            result = editor.edit(self.frames, self.options.prompt, prompt, method=replace(method, guidance_scale=scale))
+            rows.append(result.frames[np.linspace(0, len(self.frames) - 1, len(shown)).astype(int)])
         self.unet.train()
         self.on_fit_start()
         return np.vstack([np.hstack(list(row)) for row in rows])
+
+
+def fit(module: Tuning) -> None:
+    """Train from the last checkpoint, if there is one, to the last step.
+
+    Raises:
+        UserError: if the loss is not a number, or the memory does not suffice.
+        KeyboardInterrupt: if the user stopped it.
+    """
+    options = module.options
+    loggers: list[Logger] = [CSVLogger(options.out, name="log", flush_logs_every_n_steps=10)]
+    if options.wandb:
+        mode = os.environ.get("WANDB_MODE", "offline")
+        loggers.append(WandbLogger(project="fatezero-tune", name=options.out.name, save_dir=options.out, mode=mode))
+    trainer = L.Trainer(
+        accelerator=module.backbone.device.type,
+        devices=1,
+        precision=options.precision,
+        max_steps=options.steps,
+        max_epochs=-1,
+        logger=loggers,
+        log_every_n_steps=1,
+        gradient_clip_val=1.0,
+        enable_model_summary=False,
+        callbacks=[
+            last_checkpoint(options.out, every_n_train_steps=options.checkpoint_every),
+            last_checkpoint(options.out, every_n_epochs=1, save_on_train_epoch_end=True),
+            SampleGrids(),
+        ],
+    )
+    last = last_checkpoint_file(options.out)
+    try:
+        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
+        raise KeyboardInterrupt from stopped
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
+            raise
+        raise UserError(_too_large(options, module.frames)) from error
+
+
+def _too_large(options: TuneOptions, frames: Frames) -> str:
+    count, height, width = frames.shape[:3]
+    remedies = []
+    if not options.gradient_checkpointing:
+        remedies.append("--gradient-checkpointing (needs about a third)")
+    if options.precision == "32-true":
+        remedies.append("--precision 16-mixed (about half, on a GPU)")
+    remedies.append(f"--frames {max(2, count // 2)}, or a smaller --height and --width")
+    return f"{count} frames of {height} x {width} do not fit the memory for training: use {'; '.join(remedies)}."

@@ -1,0 +1,311 @@
+"""`fatezero tune` and `fatezero convert` on the tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fatezero.attention.temporal import inflate, is_temporal
+from fatezero.cli import main
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.data.video import read_clip, write_video
+from fatezero.diffusion.backbone import Backbone, to_unit_range
+from fatezero.diffusion.ddim import move, schedule
+from fatezero.diffusion.denoiser import Branch, video_denoiser
+from fatezero.lightning.tuning import Tuning
+from fatezero.types import ClipSpec
+
+SOURCE, TARGET = "a silver jeep driving down a road", "a silver car driving down a road"
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An mp4 of a moving square, 4 frames of 64 x 64."""
+    path = tmp_path_factory.mktemp("clips") / "square.mp4"
+    frames = np.full((4, 64, 64, 3), 90, np.uint8)
+    for i in range(4):
+        frames[i, 16:48, 4 + 6 * i : 36 + 6 * i] = (200, 200, 220)
+    write_video(path, frames, fps=8)
+    return path
+
+
+@pytest.fixture
+def tune(golden_folder: Path, clip: Path, tmp_path: Path) -> Run:
+    """`fatezero tune` on the tiny checkpoint; options may be overridden."""
+
+    def run(**options: object) -> int:
+        chosen = {
+            **{"model": golden_folder / "model", "clip": clip, "prompt": SOURCE, "out": tmp_path / "tuned"},
+            **{"height": 64, "width": 64, "steps": 4, "rank": 4, "learning_rate": 1e-2, "threads": 1},
+            **{"sample_every": 100, "checkpoint_every": 2, "device": "cpu"},
+        }
+        words = [f"--{name}={value}" for name, value in (chosen | options).items() if value is not None]
+        return main(["tune", *words])
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "unet" / "diffusion_pytorch_model.safetensors") | load_file(
+        folder / "temporal" / "model.safetensors"
+    )
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_resumed_is_exact(tune: Run, tmp_path: Path) -> None:
+    assert tune(steps=2, out=tmp_path / "parts") == 0
+    early = weights(tmp_path / "parts" / "model")
+    assert tune(steps=4, out=tmp_path / "parts") == 0
+    assert tune(steps=4, out=tmp_path / "whole") == 0
+    late = weights(tmp_path / "parts" / "model")
+    assert same(late, weights(tmp_path / "whole" / "model"))
+    assert not same(early, late)
+
+
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_only_what_the_original_trains_changes(
+    tune: Run, golden_folder: Path, tmp_path: Path, convolutions: bool
+) -> None:
+    assert tune(steps=2, convolutions=str(convolutions).lower()) == 0
+    after = weights(tmp_path / "tuned" / "model")
+    fresh = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32")).unet
+    torch.manual_seed(0)
+    inflate(fresh, 4)  # type: ignore[arg-type]
+    before = fresh.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    queries = {name for name in after if ".to_q." in name}
+    assert queries <= changed
+    kinds = ("attn_temporal", ".to_q.", "conv_temporal") if convolutions else ("attn_temporal", ".to_q.")
+    assert all(any(kind in name for kind in kinds) for name in changed)
+    assert any("conv_temporal" in name for name in changed) == convolutions
+    assert any("attn_temporal.to_out" in name for name in changed)
+
+
+def test_a_tuned_model_edits_like_any_other(tune: Run, clip: Path, tmp_path: Path) -> None:
+    assert tune(key_frames='[-1, "first"]', norm_scope="frame", sample_every=4, sample_prompts=f'["{TARGET}"]') == 0
+    grid = np.asarray(Image.open(tmp_path / "tuned" / "samples" / "0000004.png"))
+    assert grid.shape == (3 * 64, 4 * 64, 3)  # the clip, its reconstruction, the other prompt
+    model = tmp_path / "tuned" / "model"
+    words = [f"--clip={clip}", f"--source={SOURCE}", f"--target={TARGET}", "--steps=2", "--height=64", "--width=64"]
+    assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--id=one"]) == 0
+    meta = json.loads((tmp_path / "run" / "fatezero" / "one" / "meta.json").read_text())
+    assert (meta["config"]["key_frames"], meta["config"]["norm_scope"]) == ([-1, "first"], "frame")
+    assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--piece=2"]) == 1
+
+
+def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_path: Path) -> None:
+    assert tune(steps=100, learning_rate=3e-3, checkpoint_every=100) == 0
+    frames = to_unit_range(read_clip(ClipSpec(path=str(clip))).frames)
+
+    def error(model: Path) -> float:
+        """In the noise of the clip, over levels, the same noise for all models."""
+        backbone = Backbone.load(str(model), RuntimeConfig(device="cpu", dtype="float32"))
+        clean, generator = backbone.encode(frames), torch.Generator().manual_seed(7)
+        branch = Branch(clean, backbone.embed(SOURCE))
+        errors = []
+        with video_denoiser(backbone, MethodConfig(), len(clean), None) as denoiser:
+            for step in schedule(backbone.scheduler_config, 10):
+                noise = torch.randn(clean.shape, generator=generator)
+                noisy = replace(branch, latents=move(clean, noise, 1.0, step.alpha_noisy))
+                errors.append((denoiser.predict([noisy], step.timestep)[0] - noise).square().mean().item())
+        return float(np.mean(errors))
+
+    assert error(tmp_path / "tuned" / "model") < 0.9 * error(golden_folder / "model")
+
+
+def test_class_images_are_learnt_beside_it(tune: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for number, size in enumerate([(80, 64), (64, 96)]):
+        Image.fromarray(np.full((*size, 3), 60 * number + 60, np.uint8)).save(folder / f"{number}.png")
+    assert tune(steps=2, class_images=folder, class_prompt="a car") == 0
+    (table,) = (tmp_path / "tuned" / "log").rglob("metrics.csv")
+    assert np.isfinite(np.genfromtxt(table, delimiter=",", names=True)["class"]).all()
+    assert tune(steps=2, out=tmp_path / "alone") == 0
+    assert not same(weights(tmp_path / "alone" / "model"), weights(tmp_path / "tuned" / "model"))
+
+
+def test_gradient_checkpointing_changes_nothing(tune: Run, tmp_path: Path) -> None:
+    assert tune(steps=2, out=tmp_path / "plain") == 0
+    assert tune(steps=2, gradient_checkpointing="true") == 0
+    plain, saved = weights(tmp_path / "plain" / "model"), weights(tmp_path / "tuned" / "model")
+    for name, value in plain.items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"frames": 1}, "gives one frame: motion is learnt from at least 2"),
+        ({"clip": "nowhere.mp4"}, "nowhere.mp4"),
+        ({"steps": 0}, "--steps is 0"),
+        ({"learning_rate": 0}, "--learning-rate is 0"),
+        ({"class_prompt": "a car"}, "--class-prompt was given without --class-images"),
+        ({"class_images": "nowhere"}, "nowhere"),
+        ({"prompt": "word " * 90}, "tokens"),
+    ],
+)
+def test_mistakes_are_said(
+    tune: Run, capsys: pytest.CaptureFixture[str], options: dict[str, Any], sentence: str
+) -> None:
+    assert tune(**options) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_another_tuning_in_the_folder_is_refused(tune: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(steps=2) == 0
+    assert tune(steps=2, learning_rate=1e-3) == 1
+    assert "holds a tuning with another learning_rate" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_it(tune: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(steps=30, learning_rate=1e30) == 1
+    assert "The loss is nan at step" in capsys.readouterr().err
+    assert not (tmp_path / "tuned" / "model").exists()
+
+
+def test_too_little_memory_is_said_with_a_remedy(
+    tune: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Tuning, "_loss", exhausted)
+    assert tune() == 1
+    said = capsys.readouterr().err
+    assert "4 frames of 64 x 64 do not fit the memory for training: use --gradient-checkpointing" in said
+    assert "--frames 2" in said
+
+
+def test_an_interrupted_tuning_goes_on(tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Tuning.training_step
+
+    def interrupted(self: Tuning, batch: torch.Tensor) -> torch.Tensor:
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuning, "training_step", interrupted)
+        assert tune() == 130
+    assert not (tmp_path / "tuned" / "model").exists()
+    assert tune() == 0
+    assert tune(out=tmp_path / "whole") == 0
+    assert same(weights(tmp_path / "tuned" / "model"), weights(tmp_path / "whole" / "model"))
+
+
+def published(golden_folder: Path, folder: Path, theirs: str = "FateZero") -> dict[str, torch.Tensor]:
+    """A checkpoint as the authors publish theirs, its temporal layers random; returns its UNet's weights."""
+    shutil.copytree(golden_folder / "model", folder)
+    unet = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32")).unet
+    torch.manual_seed(0)
+    inflate(unet, 160)  # type: ignore[arg-type]
+    state = {
+        name: value + 0.1 * torch.randn(value.shape) * is_temporal(name) for name, value in unet.state_dict().items()
+    }
+    path = folder / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    if theirs == "FateZero":
+        names = state
+        config |= {"model_config": {"lora": 160, "SparseCausalAttention_index": [0, "mid"]}}
+        path.write_text(json.dumps(config).replace("Block2D", "BlockPseudo3D").replace("UNet2D", "UNetPseudo3D"))
+    else:  # showlab's Tune-A-Video has no temporal convolutions and other names
+        kept = {name: value for name, value in state.items() if "conv_temporal" not in name}
+        names = {name.replace("_temporal.", "_temp."): value for name, value in kept.items()}
+        path.write_text(json.dumps(config).replace("Block2D", "Block3D").replace("UNet2D", "UNet3D"))
+        state = kept
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (folder / part).glob("*.safetensors")
+        torch.save(names if part == "unet" else load_file(file), file.with_suffix(".bin"))
+        file.unlink()
+    return state
+
+
+@pytest.mark.parametrize(("theirs", "key_frames"), [("FateZero", ("self", "middle")), ("Tune-A-Video", (-1, "first"))])
+def test_published_checkpoints_are_converted(
+    golden_folder: Path, tmp_path: Path, theirs: str, key_frames: tuple[Any, ...]
+) -> None:
+    state = published(golden_folder, tmp_path / "theirs", theirs)
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
+    backbone = Backbone.load(str(tmp_path / "ours"), RuntimeConfig(device="cpu", dtype="float32"))
+    ours = backbone.unet.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in state.items())
+    extra = {name for name in ours if name not in state}
+    assert all("conv_temporal" in name for name in extra)
+    assert all(not ours[name].any() for name in extra if name.endswith("up.weight"))
+    assert not list((tmp_path / "ours").rglob("*.bin"))
+    assert tuple(json.loads((tmp_path / "ours" / "fatezero.json").read_text())["key_frames"]) == key_frames
+    whole = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
+    assert torch.equal(backbone.embed(SOURCE), whole.embed(SOURCE))
+
+
+class _Payload:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_code_in_a_published_checkpoint_does_not_run(
+    golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(golden_folder, tmp_path / "theirs")
+    torch.save({"weight": _Payload(tmp_path / "mark")}, tmp_path / "theirs" / "vae" / "diffusion_pytorch_model.bin")
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 1
+    assert "does not read as tensors alone" in capsys.readouterr().err
+    assert not (tmp_path / "mark").exists()
+    assert not (tmp_path / "ours").exists()
+
+
+def _image_model(folder: Path) -> None:
+    (folder / "unet" / "config.json").write_text('{"block_out_channels": [8, 16]}')
+
+
+def _temporal_downsampling(folder: Path) -> None:
+    path = folder / "unet" / "config.json"
+    path.write_text(path.read_text().replace('"lora": 160', '"temporal_downsample": true'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda folder: shutil.rmtree(folder / "unet"), "give a Tune-A-Video checkpoint's folder"),
+        (lambda folder: next((folder / "unet").glob("*.bin")).unlink(), "holds 0 files of weights"),
+        (_image_model, "is not an inflated Stable Diffusion UNet"),
+        (_temporal_downsampling, "temporal_downsample"),
+    ],
+)
+def test_other_layouts_are_refused(
+    golden_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    sentence: str,
+) -> None:
+    published(golden_folder, tmp_path / "theirs")
+    damage(tmp_path / "theirs")
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "ours").exists()
+
+
+def test_nothing_is_overwritten(golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(golden_folder / "model"), str(tmp_path)]) == 1
+    assert "exists: name another folder" in capsys.readouterr().err
