@@ -7,11 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fatezero.commands import at_native_size, perform
+from fatezero.commands import at_native_size, checkpoints, perform
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest
 from fatezero.data.remote import open_input
-from fatezero.diffusion.checkpoint import adapter_folder, checkpoint_digest, checkpoint_folder
 from fatezero.experiment import AblationOptions, Variant, choose_edits, folder_name, make_variants, record, with_seeds
 from fatezero.lightning.running import is_first_process
 from fatezero.options import WorkOptions
@@ -44,15 +43,15 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
     """
     variants = make_variants(options, base)
     manifest = _manifest(options)
-    checkpoint = checkpoint_folder(options.model)
+    checkpoint = checkpoints(options)
     edits = choose_edits(read_manifest(manifest, options.root), options)
     requests, unreadable = at_native_size(edits, checkpoint)
-    digest = checkpoint_digest(checkpoint, adapter_folder(options.motion_adapter))
+
     tasks = [
         task
         for name, variant in variants.items()
         for task in make_tasks(
-            with_seeds(requests, variant.method, options.seeds), {name: variant.method}, options.out, digest
+            with_seeds(requests, variant.method, options.seeds), {name: variant.method}, options.out, checkpoint
         )
     ]
     print(describe_plan(variants, tasks))

@@ -25,7 +25,7 @@ from fatezero.errors import UserError
 from fatezero.options import BenchOptions
 from fatezero.pipeline import peak_memory
 from fatezero.planning import Shapes, bytes_per_step, choose_backend
-from fatezero.random_checkpoint import WIDTHS, random_pipeline
+from fatezero.random_checkpoint import WIDTHS, random_motion, random_pipeline
 
 SOURCE, TARGET = "a silver jeep on the road", "a red sports car on the road"
 EDITED_WORDS = ("silver", "jeep")
@@ -41,6 +41,9 @@ def bench(options: BenchOptions) -> int:
         f"torch {torch.__version__}"
     )
     _print_times(options, backbone)
+    if not backbone.ties_frames:
+        print("\nWith random motion modules in the same UNet:")
+        _print_times(options, replace(backbone, unet=random_motion(backbone.unet)))
     _print_kept_bytes()
     if options.lengths:
         _print_peak_memory(options)

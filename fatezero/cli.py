@@ -247,11 +247,12 @@ def _recommended(words: list[str]) -> MethodConfig:
     asked = [word for word in words if not word.startswith("--print_config")]
     if not asked or asked[0] not in EDITING or "--help" in asked or "-h" in asked:
         return MethodConfig()
-    from fatezero.diffusion.checkpoint import adapter_folder, checkpoint_folder  # noqa: PLC0415
+    from fatezero.diffusion.checkpoint import example_of, find_checkpoint  # noqa: PLC0415
     from fatezero.settings import recommended_method  # noqa: PLC0415
 
     options = _parser(MethodConfig(), asked).parse_args(asked)[asked[0]]
-    return recommended_method(checkpoint_folder(options.model), adapter_folder(options.motion_adapter))
+    checkpoint = find_checkpoint(example_of(options.model), options.motion_adapter)
+    return recommended_method(checkpoint.folder, checkpoint.adapter)
 
 
 def _only(config: type, parsed: Namespace) -> Any:
@@ -278,8 +279,7 @@ def _invert(parsed: Namespace) -> int:
 def _tune(parsed: Namespace) -> int:
     from fatezero.tune import tune  # noqa: PLC0415
 
-    print(tune(_only(TuneOptions, parsed)))
-    return 0
+    return tune(_only(TuneOptions, parsed))
 
 
 def _convert(parsed: Namespace) -> int:

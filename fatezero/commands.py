@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from fatezero import picturebook
 from fatezero.cache import TrajectoryCache
@@ -18,10 +21,10 @@ from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import read_manifest, request_from_json
 from fatezero.data.remote import RemoteRun, is_remote
 from fatezero.diffusion.backbone import choose_device
-from fatezero.diffusion.checkpoint import adapter_folder, checkpoint_digest, checkpoint_folder, native_size
+from fatezero.diffusion.checkpoint import CLIP, Checkpoint, find_checkpoint, folder_of_clip, native_size
 from fatezero.errors import UserError
 from fatezero.experiment import AblationOptions
-from fatezero.forecast import check_disk, describe_forecast
+from fatezero.forecast import Forecaster, check_disk, describe_forecast
 from fatezero.lightning.modules import EditingModule, InversionModule, Workshop
 from fatezero.lightning.running import is_first_process, run_jobs, started_by_cluster
 from fatezero.lightning.writers import FailureLog, ResultWriter
@@ -54,10 +57,9 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, wor
     run = remote.folder if remote else Path(options.out)
     if remote:
         remote.fetch_state()
-    checkpoint = checkpoint_folder(options.model)
+    checkpoint = checkpoints(options)
     requests, unreadable = at_native_size(_requests(options), checkpoint)
-    digest = checkpoint_digest(checkpoint, adapter_folder(options.motion_adapter))
-    tasks = make_tasks(requests, {variant: method}, run, digest)
+    tasks = make_tasks(requests, {variant: method}, run, checkpoint)
     return perform(tasks, unreadable, options, runtime, work, remote)
 
 
@@ -72,16 +74,15 @@ def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig,
     """
     if work.cache is None:
         raise UserError("--cache is missing: it names the folder that inversions are kept in.")
-    checkpoint = checkpoint_folder(options.model)
+    checkpoint = checkpoints(options)
     requests, unreadable = at_native_size(read_manifest(options.manifest, options.root).requests, checkpoint)
     sound = [request for request in requests if request.id not in unreadable]
-    digest = checkpoint_digest(checkpoint, adapter_folder(options.motion_adapter))
-    jobs = share_inversions(make_tasks(sound, {"inversion": method}, work.cache, digest))
+    jobs = share_inversions(make_tasks(sound, {"inversion": method}, work.cache, checkpoint))
     print(f"{len(jobs)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
     with TemporaryDirectory(prefix="fatezero-") as folder:
         log = FailureLog(Path(folder))
         if jobs:
-            module = InversionModule(_workshop(options, runtime, work))
+            module = InversionModule(_workshop(runtime, work))
             once = [Job(job.tasks[:1]) for job in jobs]
             run_jobs(module, once, work, choose_device(runtime.device).type, [log])
         failures = unreadable | log.read()
@@ -140,7 +141,7 @@ def perform(
     Args:
         tasks: of one run folder.
         unreadable: by request id, why its clip cannot be read.
-        options: name the model, and say whether results that were made with other settings are replaced.
+        options: say whether results that were made with other settings are replaced.
         runtime: of the networks.
         work: how it is shared out.
         remote: where results are copied to.
@@ -159,10 +160,11 @@ def perform(
         f"{len(doable)} to do from {len(jobs)} inversions"
     )
     check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
-    workshop, device = _workshop(options, runtime, work, remote), choose_device(runtime.device)
+    workshop, device = _workshop(runtime, work, remote), choose_device(runtime.device)
     if work.dry_run:
         if jobs:
-            print(describe_forecast(workshop.load(device), jobs, work.devices * work.num_nodes))
+            forecaster = Forecaster(partial(workshop.load, torch.device(device)))
+            print(describe_forecast(forecaster, jobs, work.devices * work.num_nodes))
         return 0
     note_plan(tasks)
     for task in left:
@@ -191,19 +193,22 @@ def _account(tasks: Sequence[Task], run: Path, remote: RemoteRun | None) -> int:
     return 0 if done == len(tasks) else 1
 
 
-def _workshop(
-    options: EditOptions | InvertOptions | AblationOptions,
-    runtime: RuntimeConfig,
-    work: WorkOptions,
-    remote: RemoteRun | None = None,
-) -> Workshop:
+def checkpoints(options: EditOptions | InvertOptions | AblationOptions) -> Callable[[EditRequest], Checkpoint]:
+    """The checkpoint of each request: one for all, or one for each clip where the model's name holds "{clip}"."""
+    if CLIP not in options.model:
+        one = find_checkpoint(options.model, options.motion_adapter)
+        return lambda _: one
+    if options.motion_adapter is not None:
+        raise UserError("--motion-adapter was given beside models tuned on clips: leave one of them out.")
+    return lambda request: folder_of_clip(options.model, request.clip.path)
+
+
+def _workshop(runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None = None) -> Workshop:
     threads = work.threads
     if threads is None and work.devices > 1:
         threads = max(1, (os.cpu_count() or 1) // work.devices)
     bound = None if work.cache_gb is None else int(work.cache_gb * GB)
     return Workshop(
-        checkpoint=options.model,
-        motion_adapter=options.motion_adapter,
         runtime=runtime,
         cache=work.cache,
         cache_bytes=bound,
@@ -267,12 +272,14 @@ def _refuse(options: EditOptions, names: Sequence[str], beside: str) -> None:
             raise UserError(f"--{field.name.replace('_', '-')} was given beside {beside}.")
 
 
-def at_native_size(requests: Sequence[EditRequest], checkpoint: Path) -> tuple[list[EditRequest], dict[str, str]]:
-    """The requests at the checkpoint's own scale; for those whose clips cannot be read, the reason by id."""
-    native, unit = native_size(checkpoint)
+def at_native_size(
+    requests: Sequence[EditRequest], checkpoint: Callable[[EditRequest], Checkpoint]
+) -> tuple[list[EditRequest], dict[str, str]]:
+    """The requests at their checkpoint's own scale; for those whose clips cannot be read, the reason by id."""
     ready, unreadable = [], {}
     for request in requests:
         try:
+            native, unit = native_size(checkpoint(request).folder)
             ready.append(replace(request, clip=sized(request.clip, native, unit)))
         except UserError as error:
             ready.append(request)

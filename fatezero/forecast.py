@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from fatezero.data.files import existing_parent
-from fatezero.diffusion.checkpoint import pixels_per_latent
+from fatezero.diffusion.checkpoint import Checkpoint, pixels_per_latent
 from fatezero.diffusion.denoiser import Branch, video_denoiser
 from fatezero.editing import EditPlan
 from fatezero.errors import UserError
@@ -43,11 +43,13 @@ class JobForecast:
 class Forecaster:
     """Times each kind of network call once and adds them up.
 
+    Models of one run, one for each clip, count as equally fast.
     A kind is a size, a length and how frames attend; all jobs of a run are usually of few kinds.
     """
 
-    def __init__(self, editor: FateZero) -> None:
-        self._editor = editor
+    def __init__(self, load: Callable[[Checkpoint], FateZero]) -> None:
+        self._load = load
+        self._loaded: Checkpoint | None = None
         self._calls: dict[object, float] = {}
 
     def of_job(self, job: Job) -> JobForecast:
@@ -56,7 +58,10 @@ class Forecaster:
         Raises:
             UserError: if its clip cannot be read or its attention does not fit.
         """
-        editor, task = self._editor, job.tasks[0]
+        task = job.tasks[0]
+        if self._loaded != task.checkpoint:
+            self._editor, self._loaded = self._load(task.checkpoint), task.checkpoint
+        editor = self._editor
         method, piece = task.method, task.piece
         frames = len(piece.frames(method)) if piece else clip_length(task.request.clip)
         plans = [editor.plan(task.request.source_prompt, task.target) for task in job.tasks]
@@ -139,18 +144,17 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def describe_forecast(editor: FateZero, jobs: Sequence[Job], workers: int) -> str:
+def describe_forecast(forecaster: Forecaster, jobs: Sequence[Job], workers: int) -> str:
     """What a run will take, as text.
 
     Args:
-        editor: loaded on the device that will work.
+        forecaster: whose networks are on the device that will work.
         jobs: of the run, their clips' sizes settled.
         workers: processes that share them.
 
     Raises:
         UserError: for a clip, words or settings that do not fit.
     """
-    forecaster = Forecaster(editor)
     jobs = [job for job in jobs if clip_length(job.tasks[0].request.clip)]  # others fail when their turn comes
     shares = [[forecaster.of_job(piece) for piece in share] for share in spread(jobs, workers)]
     everything = [forecast for share in shares for forecast in share]

@@ -89,7 +89,12 @@ class TuneOptions:
         model: the image model to start from, as for `fatezero edit`.
         clip: a video file or a folder of images.
         prompt: describes the clip.
-        out: folder of checkpoints, logs and sample grids; the tuned checkpoint is `<out>/model`.
+        manifest: tune one model for each clip that a manifest's edits start from, in place of clip and prompt; then
+            `fatezero edit --manifest … --model '<out>/{clip}/model'` uses them.
+        root: folder that the manifest's clip paths start from; the manifest's own by default.
+        categories: of the manifest's edits, those of these categories alone; all by default.
+        out: folder of checkpoints, logs and sample grids; the tuned checkpoint is `<out>/model`. With a manifest,
+            each clip has a folder of its name in it.
         start: index of the first frame taken.
         frames: how many frames are taken; all that follow by default.
         stride: every stride-th frame is taken.
@@ -118,8 +123,11 @@ class TuneOptions:
     """
 
     model: str = "picturebook"
-    clip: str
-    prompt: str
+    clip: str | None = None
+    prompt: str | None = None
+    manifest: str | None = None
+    root: str | None = None
+    categories: tuple[str, ...] = ()
     out: Path = Path("runs/tuned")
     start: int = 0
     frames: int | None = None
@@ -154,6 +162,9 @@ class TuneOptions:
                 raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")
         if not self.learning_rate > 0:
             raise UserError(f"--learning-rate is {self.learning_rate}: it is more than 0.")
+        one = (self.clip, self.prompt)
+        if None in one if self.manifest is None else one != (None, None):
+            raise UserError("Give --clip and --prompt, or --manifest alone.")
         if self.class_prompt is not None and self.class_images is None:
             raise UserError("--class-prompt was given without --class-images, which it describes.")
 
@@ -164,9 +175,9 @@ class TuneOptions:
 
     @property
     def spec(self) -> ClipSpec:
-        """The clip."""
+        """The clip. With a manifest it is each clip's in turn."""
         return ClipSpec(
-            path=self.clip,
+            path=self.clip or "",
             start=self.start,
             frames=self.frames,
             stride=self.stride,

@@ -75,6 +75,28 @@ def random_pipeline(size: Literal["medium", "sd1"], dtype: torch.dtype, seed: in
     )
 
 
+def random_motion(unet: Any, seed: int = 0) -> Any:
+    """A UNetMotionModel of a UNet2DConditionModel, with random motion modules for up to 32 frames.
+
+    Args:
+        unet: whose weights are copied.
+        seed: of the modules' weights.
+    """
+    from diffusers import MotionAdapter, UNetMotionModel  # noqa: PLC0415
+
+    config = unet.config
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapter = MotionAdapter(
+            block_out_channels=config.block_out_channels,
+            motion_layers_per_block=config.layers_per_block,
+            motion_norm_num_groups=config.norm_num_groups,
+            motion_num_attention_heads=config.attention_head_dim,  # diffusers' historical name for their number
+        )
+    made = UNetMotionModel.from_unet2d(unet, adapter.to(unet.dtype)).to(unet.device, unet.dtype)
+    return made.requires_grad_(requires_grad=False).eval()
+
+
 def _spelling_tokenizer() -> Any:
     from transformers import CLIPTokenizer  # noqa: PLC0415
 

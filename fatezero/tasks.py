@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -15,7 +15,7 @@ from fatezero.data.files import content_digest
 from fatezero.data.manifest import request_to_json
 from fatezero.data.remote import open_input
 from fatezero.data.video import probe
-from fatezero.diffusion.checkpoint import fitting_size
+from fatezero.diffusion.checkpoint import Checkpoint, fitting_size
 from fatezero.errors import UserError
 from fatezero.pieces import Piece, PieceFolder, cut_clip
 from fatezero.pipeline import Target
@@ -31,14 +31,14 @@ class Task:
         request: what was asked, its clip at the size it is edited at.
         method: the configuration, the request's own settings included.
         folder: where the result goes.
-        checkpoint: digest of the checkpoint.
+        checkpoint: the networks.
         piece: the part of the clip that is to be done; None is all of it.
     """
 
     request: EditRequest
     method: MethodConfig
     folder: Path
-    checkpoint: str
+    checkpoint: Checkpoint
     piece: Piece | None = None
 
     @property
@@ -68,7 +68,7 @@ class Task:
         """Of everything that decides the result: request, clip's content, configuration, checkpoint, version."""
         asked = {**request_to_json(self.request), "category": "", "settings": {}}
         asked["clip"] = {**asdict(self.request.clip), "path": _content(self.request.clip.path)}
-        values = [version("fatezero-lab"), self.checkpoint, asked, asdict(self.method)]
+        values = [version("fatezero-lab"), self.checkpoint.digest, asked, asdict(self.method)]
         return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -92,7 +92,10 @@ class Job:
 
 
 def make_tasks(
-    requests: Sequence[EditRequest], variants: Mapping[str, MethodConfig], run: Path, checkpoint: str
+    requests: Sequence[EditRequest],
+    variants: Mapping[str, MethodConfig],
+    run: Path,
+    checkpoint: Callable[[EditRequest], Checkpoint],
 ) -> list[Task]:
     """Every request under every variant, in the order of variants.
 
@@ -101,7 +104,7 @@ def make_tasks(
         variants: configurations by name.
         run: the run's folder; results go to `<run>/<variant>/<id>`, further seeds of an id to `<id>@<seed>`
             (no id can hold an @).
-        checkpoint: its digest.
+        checkpoint: of each request.
 
     Raises:
         UserError: for settings that a request has wrong.
@@ -113,7 +116,7 @@ def make_tasks(
             name = f"{request.id}@{request.seed}" if request.id in seen else request.id
             seen.add(request.id)
             own = with_settings(method, request.settings, f"request {request.id}")
-            tasks.append(Task(request, own, run / variant / name, checkpoint))
+            tasks.append(Task(request, own, run / variant / name, checkpoint(request)))
     return tasks
 
 
@@ -138,7 +141,7 @@ def share_inversions(tasks: Iterable[Task]) -> list[Job]:
     """
     groups: dict[object, dict[int | None, list[Task]]] = {}
     for task in tasks:
-        basis = (task.request.clip, task.piece, task.request.source_prompt, task.target.basis)
+        basis = (task.checkpoint, task.request.clip, task.piece, task.request.source_prompt, task.target.basis)
         groups.setdefault(basis, {}).setdefault(task.target.mask_downsampling, []).append(task)
     jobs = []
     for by_layer in groups.values():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from dataclasses import asdict, replace
+import sys
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from fatezero.attention.temporal import inflate
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.files import content_digest, replacing
 from fatezero.data.images import IMAGE_SUFFIXES
+from fatezero.data.manifest import read_manifest
 from fatezero.data.remote import open_input
 from fatezero.data.video import read_clip
 from fatezero.diffusion.backbone import Backbone, to_unit_range
@@ -33,7 +36,58 @@ RECORD = "tune.json"
 MAY_CHANGE = ("out", "steps", "sample_prompts", "sample_every", "checkpoint_every", "wandb", "device", "threads")
 
 
-def tune(options: TuneOptions) -> Path:
+def tune(options: TuneOptions) -> int:
+    """Tune a checkpoint on a clip, or one on each clip of a manifest.
+
+    Returns:
+        0 if every tuned checkpoint is there, 1 if any failed.
+
+    Raises:
+        UserError: for what a single tuning refuses, and a manifest without edits of the categories asked for.
+    """
+    if options.manifest is None:
+        return _tell(options)
+    failed = 0
+    for one in _each_clip(options):
+        print(f"{one.out}: {one.prompt}")
+        try:
+            _tell(one)
+        except UserError as error:  # one clip's mistake stops no other
+            print(f"fatezero: {one.clip}: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _tell(options: TuneOptions) -> int:
+    model = tune_one(options)
+    prompt = shlex.quote(options.prompt or "")
+    print(f"try: fatezero edit --model {model} --clip {options.clip} --source {prompt} --target …")
+    return 0
+
+
+def _each_clip(options: TuneOptions) -> list[TuneOptions]:
+    """One tuning for each clip; its prompt is the source prompt of the clip's first edit."""
+    requests = read_manifest(str(options.manifest), options.root).requests
+    wanted = [request for request in requests if not options.categories or request.category in options.categories]
+    if not wanted:
+        raise UserError(f"{options.manifest} has no edits of category {', '.join(options.categories)}.")
+    tunings: dict[str, TuneOptions] = {}
+    for request in wanted:
+        clip, name = request.clip.path, Path(request.clip.path).stem
+        own: dict[str, Any] = {
+            field.name: getattr(request.clip, field.name)
+            for field in fields(ClipSpec)
+            if field.name != "path" and getattr(request.clip, field.name) != field.default
+        }
+        one = replace(
+            options, manifest=None, root=None, clip=clip, prompt=request.source_prompt, out=options.out / name, **own
+        )
+        if tunings.setdefault(name, one).clip != clip:
+            raise UserError(f"{clip} and {tunings[name].clip} have one name, which their models' folders cannot share.")
+    return list(tunings.values())
+
+
+def tune_one(options: TuneOptions) -> Path:
     """Tune a checkpoint on one clip; a tuning that was stopped goes on where its last checkpoint was made.
 
     Args:
@@ -50,7 +104,7 @@ def tune(options: TuneOptions) -> Path:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     folder = checkpoint_folder(options.model)
-    clip = _read(replace(options.spec, path=str(open_input(options.clip))), folder)
+    clip = _read(replace(options.spec, path=str(open_input(options.spec.path))), folder)
     method = _method(options, folder)
     _record(options, folder)
     backbone = Backbone.load(options.model, RuntimeConfig(device=options.device, dtype="float32"))
@@ -83,7 +137,7 @@ def _method(options: TuneOptions, folder: Path) -> MethodConfig:
 def _record(options: TuneOptions, folder: Path) -> None:
     """Write down what is tuned on what. Raises UserError if the folder holds another tuning."""
     settings = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
-    inputs = {"checkpoint": checkpoint_digest(folder), "content": content_digest(open_input(options.clip))}
+    inputs = {"checkpoint": checkpoint_digest(folder), "content": content_digest(open_input(options.spec.path))}
     asked = json.loads(json.dumps({**settings, **inputs}))
     path = options.out / RECORD
     if path.is_file():
@@ -123,6 +177,4 @@ def _save(module: Tuning, options: TuneOptions, folder: Path, method: MethodConf
         (made / RECOMMENDATIONS).write_text(json.dumps({**recommendations(folder), **tuned}, indent=2) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         made.rename(final)
-    prompt = shlex.quote(options.prompt)
-    print(f"try: fatezero edit --model {final} --clip {options.clip} --source {prompt} --target …")
     return final

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from fatezero import picturebook
 from fatezero.errors import UserError
 
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+CLIP = "{clip}"  # in a model's name: one model for each clip
 TEMPORAL = "temporal"  # folder of a tuned checkpoint's temporal layers
 
 
@@ -32,6 +35,59 @@ def checkpoint_folder(checkpoint: str) -> Path:
                 "Save it again with save_pretrained(..., safe_serialization=True)."
             )
     return folder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of a task's networks.
+
+    Attributes:
+        name: what the user called the checkpoint.
+        folder: its files.
+        motion_adapter: what the user called the adapter; None where there is none.
+        adapter: its files.
+    """
+
+    name: str
+    folder: Path
+    motion_adapter: str | None = None
+    adapter: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all of them."""
+        return checkpoint_digest(self.folder, self.adapter)
+
+
+def find_checkpoint(name: str, motion_adapter: str | None = None) -> Checkpoint:
+    """A checkpoint and its motion adapter, by the names that `Backbone.load` takes.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    return Checkpoint(name, checkpoint_folder(name), motion_adapter, adapter_folder(motion_adapter))
+
+
+@cache
+def folder_of_clip(model: str, clip: str) -> Checkpoint:
+    """The model tuned on a clip, which may be missing; "{clip}" in `model` is the clip's file name without suffix."""
+    folder = model.replace(CLIP, Path(clip).stem)
+    return Checkpoint(folder, Path(folder).expanduser())
+
+
+def example_of(model: str) -> str:
+    """A model as it is named, or the first folder there is of those that hold "{clip}" in their name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if CLIP not in model:
+        return model
+    pattern = Path(model.replace(CLIP, "*")).expanduser()
+    found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    if not found:
+        raise UserError(f"There is no folder {model} for any clip; `fatezero tune --manifest` makes them.")
+    return str(found[0])
 
 
 def adapter_folder(adapter: str | None) -> Path | None:

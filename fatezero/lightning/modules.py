@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fatezero.cache import TrajectoryCache
 from fatezero.config import RuntimeConfig
 from fatezero.data.remote import RemoteRun
+from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import LoadedTask
 from fatezero.pieces import needed_frames, own_part
@@ -36,13 +37,15 @@ class Outcome(Generic[Made]):
         task: what was to be done.
         result: what was made, or the sentence that says why there is nothing.
         clip: the source as it was read.
+        editor: that made it.
     """
 
-    def __init__(self, task: Task, result: Made | UserError, clip: Clip | UserError) -> None:
+    def __init__(self, task: Task, result: Made | UserError, clip: Clip | UserError, editor: FateZero) -> None:
         """Hold them together."""
         self.task = task
         self.result = result
         self.clip = clip
+        self.editor = editor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +53,6 @@ class Workshop:
     """What every process needs to load its networks; it travels to the processes that are started.
 
     Attributes:
-        checkpoint: as `FateZero.load` takes it.
-        motion_adapter: likewise.
         runtime: of the run; the device is the trainer's.
         cache: folder of kept inversions; None keeps none.
         cache_bytes: its bound; None is no bound.
@@ -60,8 +61,6 @@ class Workshop:
         quiet: show no progress.
     """
 
-    checkpoint: str
-    motion_adapter: str | None = None
     runtime: RuntimeConfig
     cache: Path | None = None
     cache_bytes: int | None = None
@@ -74,8 +73,8 @@ class Workshop:
         silence_lightning()
         self.__dict__.update(state)
 
-    def load(self, device: torch.device) -> FateZero:
-        """The editor on a device.
+    def load(self, device: torch.device, checkpoint: Checkpoint) -> FateZero:
+        """An editor on a device.
 
         Raises:
             UserError: if the checkpoint cannot be loaded.
@@ -86,7 +85,7 @@ class Workshop:
             torch.cuda.set_device(device)
         runtime = replace(self.runtime, device=device.type)  # type: ignore[arg-type]
         cache = TrajectoryCache(self.cache, self.cache_bytes) if self.cache else None
-        return FateZero.load(self.checkpoint, runtime, self.say, cache, self.motion_adapter)
+        return FateZero.load(checkpoint.name, runtime, self.say, cache, checkpoint.motion_adapter)
 
     def say(self, sentence: str) -> None:
         """Tell the user without breaking a bar."""
@@ -121,8 +120,8 @@ class StepBar:
 class InversionModule(LightningModule):
     """Predicts the inversion behind a task; tasks of one job in a row share it.
 
-    The networks are loaded by each process for itself, on its own device; nothing is trained, so they are no
-    parameters of this module and no strategy wraps them.
+    The networks are loaded by each process for itself, on its own device, when a task first needs them; nothing is
+    trained, so they are no parameters of this module and no strategy wraps them.
     """
 
     editor: FateZero
@@ -130,17 +129,28 @@ class InversionModule(LightningModule):
     def __init__(self, workshop: Workshop) -> None:
         super().__init__()
         self.workshop = workshop
+        self._loaded: Checkpoint | None = None
         self._last: tuple[Job, Inversion | UserError] | None = None
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002
-        """Load the networks on this process's device."""
-        self.editor = self.workshop.load(self.trainer.strategy.root_device)
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Have a checkpoint's networks on this process's device, and no others.
+
+        Raises:
+            UserError: if it cannot be loaded.
+        """
+        if self._loaded != checkpoint:
+            if self._loaded is not None:  # two models need not fit at once
+                self._last = None
+                del self.editor
+            self.editor = self.workshop.load(self.trainer.strategy.root_device, checkpoint)
+            self._loaded = checkpoint
 
     def predict_step(self, batch: LoadedTask | None, batch_idx: int) -> Outcome[Any] | None:
         """Invert a task's clip."""
         if batch is None:
             return None
-        return Outcome(batch.task, self.invert(batch, self._bar(batch, batch_idx)), batch.clip)
+        self.load(batch.task.checkpoint)
+        return Outcome(batch.task, self.invert(batch, self._bar(batch, batch_idx)), batch.clip, self.editor)
 
     def invert(self, batch: LoadedTask, progress: Callable[[str, int, int], None]) -> Inversion | UserError:
         """The inversion that a job shares, made when its first task comes."""
@@ -174,8 +184,9 @@ class EditingModule(InversionModule):
         """Edit a task's clip from its job's inversion."""
         if batch is None or not batch.wanted:
             return None
+        self.load(batch.task.checkpoint)
         progress = self._bar(batch, batch_idx)
-        return Outcome(batch.task, _or_mistake(lambda: self._edit(batch, progress)), batch.clip)
+        return Outcome(batch.task, _or_mistake(lambda: self._edit(batch, progress)), batch.clip, self.editor)
 
     def _edit(self, batch: LoadedTask, progress: Callable[[str, int, int], None]) -> EditResult:
         inversion = self.invert(batch, progress)

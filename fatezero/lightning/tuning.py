@@ -73,15 +73,16 @@ class Tuning(SteppedModule):
         """
         super().__init__(options)
         self.options = options
+        self.prompt = options.prompt or ""
         self.unet = backbone.unet
         self.backbone = backbone
         self._method = method
         self.frames = frames
         self._scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
         self.register_buffer("latents", latents, persistent=False)
-        self.register_buffer("text", backbone.embed(options.prompt), persistent=False)
+        self.register_buffer("text", backbone.embed(self.prompt), persistent=False)
         self.register_buffer("images", images, persistent=False)
-        self.register_buffer("class_text", backbone.embed(options.class_prompt or options.prompt), persistent=False)
+        self.register_buffer("class_text", backbone.embed(options.class_prompt or self.prompt), persistent=False)
         self._video = ExitStack()
         self.strict_loading = False  # checkpoints hold only what is trained
         train_what_the_original_trains(self.unet, convolutions=options.convolutions)
@@ -156,14 +157,14 @@ class Tuning(SteppedModule):
         """The clip, and what its inverted noise becomes under its own prompt and the sample prompts: a row each."""
         self._video.close()
         self.unet.eval()
-        prompts = (self.options.prompt, *self.options.sample_prompts)
+        prompts = (self.prompt, *self.options.sample_prompts)
         editor = FateZero(self.backbone, RuntimeConfig(device=self.backbone.device.type), lambda _: None)  # type: ignore[arg-type]
         method = replace(self._method, steps=SAMPLE_STEPS, fusion=None, blending=None)
         shown = self.frames[np.linspace(0, len(self.frames) - 1, min(8, len(self.frames))).astype(int)]
         rows: list[Sequence[Frames]] = [shown]
         for prompt in prompts:
-            scale = 1.0 if prompt == self.options.prompt else method.guidance_scale
-            result = editor.edit(self.frames, self.options.prompt, prompt, method=replace(method, guidance_scale=scale))
+            scale = 1.0 if prompt == self.prompt else method.guidance_scale
+            result = editor.edit(self.frames, self.prompt, prompt, method=replace(method, guidance_scale=scale))
             rows.append(result.frames[np.linspace(0, len(self.frames) - 1, len(shown)).astype(int)])
         self.unet.train()
         self.on_fit_start()

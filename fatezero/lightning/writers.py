@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from fatezero.data.remote import RemoteRun
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import LoadedTask
-from fatezero.lightning.modules import InversionModule, Outcome
+from fatezero.lightning.modules import InversionModule, Outcome, Workshop
 from fatezero.output import save_result
 from fatezero.pipeline import EditResult
 from fatezero.runs import clear_failure, is_done, record_failure, working_on
@@ -71,7 +71,7 @@ class ResultWriter(BasePredictionWriter):
         """Save the outcome of one task while the next is worked on."""
         self._settle()
         module = cast("InversionModule", pl_module)
-        self._saving = self._writer.submit(_publish, prediction, module, self._lock)
+        self._saving = self._writer.submit(_publish, prediction, module.workshop, self._lock)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Wait for the last one, and for the other processes: then the run can be counted."""
@@ -108,7 +108,7 @@ class FailureLog(Callback):
         return {file.name: file.read_text(encoding="utf-8") for file in sorted(self._folder.iterdir())}
 
 
-def _publish(outcome: Outcome[EditResult] | None, module: InversionModule, lock: ExitStack) -> None:
+def _publish(outcome: Outcome[EditResult] | None, workshop: Workshop, lock: ExitStack) -> None:
     """Write a result or a failure, and let go of the task."""
     with lock:
         if outcome is None:
@@ -117,29 +117,31 @@ def _publish(outcome: Outcome[EditResult] | None, module: InversionModule, lock:
             if isinstance(outcome.result, UserError):
                 raise outcome.result
             if outcome.task.piece is None:
-                _save(outcome.task, outcome.result, cast("Clip", outcome.clip), module)
+                _save(outcome.task, outcome, outcome.result, workshop)
             else:
-                _keep_piece(outcome.task, outcome.result, cast("Clip", outcome.clip), module)
+                _keep_piece(outcome, outcome.result, workshop)
         except UserError as error:
-            module.workshop.say(f"{outcome.task.name}: {error}")
+            workshop.say(f"{outcome.task.name}: {error}")
             record_failure(outcome.task, str(error))
 
 
-def _save(task: Task, result: EditResult, clip: Clip, module: InversionModule) -> None:
-    save_result(task, result, clip, module.editor)
-    _copy_away(task.folder, module.workshop.remote)
+def _save(task: Task, outcome: Outcome[EditResult], result: EditResult, workshop: Workshop) -> None:
+    clip = cast("Clip", outcome.clip)
+    save_result(task, result, clip, outcome.editor)
+    _copy_away(task.folder, workshop.remote)
     clear_failure(task)
-    module.workshop.say(f"{task.name}: {' '.join(clip.notes)}")
+    workshop.say(f"{task.name}: {' '.join(clip.notes)}")
 
 
-def _keep_piece(task: Task, result: EditResult, clip: Clip, module: InversionModule) -> None:
+def _keep_piece(outcome: Outcome[EditResult], result: EditResult, workshop: Workshop) -> None:
     """Put a piece away; whoever brings the last one puts all together."""
+    task = outcome.task
     assert task.piece is not None
     task.pieces.keep(task.piece, result)
     whole = replace(task, piece=None)
     with working_on(whole):
         if not is_done(whole) and all(map(task.pieces.holds, task.piece.all)):
-            _save(whole, task.pieces.assemble(task.piece.all, result), clip, module)
+            _save(whole, outcome, task.pieces.assemble(task.piece.all, result), workshop)
             task.pieces.discard()
 
 

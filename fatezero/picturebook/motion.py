@@ -104,7 +104,7 @@ def new_adapter(unet: UNetMotionModel) -> MotionAdapter:
         block_out_channels=config.block_out_channels,
         motion_layers_per_block=config.layers_per_block,
         motion_norm_num_groups=config.norm_num_groups,
-        motion_num_attention_heads=config.attention_head_dim,  # diffusers' historical name for the number of heads
+        motion_num_attention_heads=config.attention_head_dim,  # diffusers' historical name for their number
         motion_max_seq_length=FRAMES,
     )
     for name, module in adapter.named_modules():

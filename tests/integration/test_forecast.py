@@ -10,6 +10,7 @@ import pytest
 
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.data.video import write_video
+from fatezero.diffusion.checkpoint import find_checkpoint
 from fatezero.errors import UserError
 from fatezero.forecast import Forecaster, check_disk, describe_forecast
 from fatezero.pieces import Piece
@@ -18,6 +19,7 @@ from fatezero.tasks import Task, make_tasks, share_inversions
 from fatezero.types import ClipSpec, EditRequest
 
 METHOD = MethodConfig(steps=4, fusion=FusionConfig(self_window=(0.0, 0.5)), blending=BlendingConfig())
+CHECKPOINT = find_checkpoint(str(Path(__file__).parents[1] / "golden" / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def task(frames: np.ndarray, tmp_path: Path) -> Task:
     request = EditRequest(
         id="a", clip=clip, source_prompt="a grey ball", target_prompt="a red ball", edited_words=("ball",)
     )
-    return make_tasks([request], {"full": METHOD}, tmp_path / "run", "a checkpoint")[0]
+    return make_tasks([request], {"full": METHOD}, tmp_path / "run", lambda _: CHECKPOINT)[0]
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def editor(golden_folder: Path) -> FateZero:
 def test_bytes_are_forecast_exactly(backend: str, task: Task, frames: np.ndarray, golden_folder: Path) -> None:
     runtime = RuntimeConfig(device="cpu", backend=backend)  # type: ignore[arg-type]
     editor = FateZero.load(str(golden_folder / "model"), runtime, lambda _: None)
-    forecast = Forecaster(editor).of_job(share_inversions([task])[0])
+    forecast = Forecaster(lambda _: editor).of_job(share_inversions([task])[0])
     inversion = editor.invert(frames, task.request.source_prompt, [task.target])
     assert forecast.kept_bytes == sum(inversion.bytes_kept.values())
     assert forecast.seconds > 0
@@ -56,7 +58,7 @@ def test_work_is_counted_not_guessed(task: Task, editor: FateZero, monkeypatch: 
     monkeypatch.setattr(Forecaster, "_timed", lambda *_: 1.0)
 
     def seconds(method: MethodConfig) -> float:
-        return Forecaster(editor).of_job(share_inversions([replace(task, method=method)])[0]).seconds
+        return Forecaster(lambda _: editor).of_job(share_inversions([replace(task, method=method)])[0]).seconds
 
     autoencoder = 5.0  # encode and decode of five frames
     assert seconds(METHOD) == 4 + 4 + autoencoder
@@ -65,13 +67,13 @@ def test_work_is_counted_not_guessed(task: Task, editor: FateZero, monkeypatch: 
 
 def test_a_piece_is_forecast_as_the_shorter_clip_it_is(task: Task, editor: FateZero) -> None:
     anchored = replace(task, method=replace(METHOD, norm_scope="frame", key_frames=("first",), fusion=None))
-    whole = Forecaster(editor).of_job(share_inversions([anchored])[0])
-    piece = Forecaster(editor).of_job(share_inversions([replace(anchored, piece=Piece(2, 2, 5))])[0])
+    whole = Forecaster(lambda _: editor).of_job(share_inversions([anchored])[0])
+    piece = Forecaster(lambda _: editor).of_job(share_inversions([replace(anchored, piece=Piece(2, 2, 5))])[0])
     assert piece.kept_bytes * 5 == whole.kept_bytes * 3  # two own frames and the anchor
 
 
 def test_a_text_says_it_all(task: Task, editor: FateZero) -> None:
-    said = describe_forecast(editor, share_inversions([task]), workers=2)
+    said = describe_forecast(Forecaster(lambda _: editor), share_inversions([task]), workers=2)
     assert "predicted" in said
     assert "2 processes" in said
 

@@ -12,6 +12,7 @@ from lightning import Trainer
 
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.data.video import write_video
+from fatezero.diffusion.checkpoint import find_checkpoint
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import TaskDataModule
 from fatezero.lightning.modules import EditingModule, InversionModule, Outcome, Workshop
@@ -21,6 +22,7 @@ from fatezero.tasks import Job, Task, cost, make_tasks, share_inversions, sized,
 from fatezero.types import ClipSpec, EditRequest
 
 METHOD = MethodConfig(steps=2, fusion=FusionConfig(), blending=None)
+CHECKPOINT = find_checkpoint(str(Path(__file__).parents[1] / "golden" / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipSpec:
 
 
 @pytest.fixture
-def workshop(golden_folder: Path) -> Workshop:
-    return Workshop(checkpoint=str(golden_folder / "model"), runtime=RuntimeConfig(), quiet=True)
+def workshop() -> Workshop:
+    return Workshop(runtime=RuntimeConfig(), quiet=True)
 
 
 def request(clip: ClipSpec, name: str, target: str = "a red ball", **changes: Any) -> EditRequest:
@@ -40,7 +42,7 @@ def request(clip: ClipSpec, name: str, target: str = "a red ball", **changes: An
 
 
 def tasks(requests: list[EditRequest], method: MethodConfig = METHOD, run: Path = Path("run")) -> list[Task]:
-    return make_tasks(requests, {"full": method}, run, "a checkpoint")
+    return make_tasks(requests, {"full": method}, run, lambda _: CHECKPOINT)
 
 
 def names(jobs: list[Job]) -> list[list[str]]:
@@ -105,7 +107,7 @@ def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> N
         tasks([request(replace(clip, path=str(other)), "a")]),
         tasks([request(clip, "a", "a blue ball")]),
         tasks([request(clip, "a")], replace(METHOD, steps=3)),
-        make_tasks([request(clip, "a")], {"full": METHOD}, Path("run"), "another checkpoint"),
+        make_tasks([request(clip, "a")], {"full": METHOD}, Path("run"), lambda _: find_checkpoint("picturebook")),
     ):
         assert changed[0].digest != first.digest
 

@@ -309,3 +309,34 @@ def test_other_layouts_are_refused(
 def test_nothing_is_overwritten(golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(golden_folder / "model"), str(tmp_path)]) == 1
     assert "exists: name another folder" in capsys.readouterr().err
+
+
+def test_a_manifest_gets_a_model_for_each_clip(tune: Run, clip: Path, tmp_path: Path) -> None:
+    """And the edits of the manifest find theirs by the clip's name."""
+    other = tmp_path / "data" / "other.mp4"
+    other.parent.mkdir()
+    shutil.copy(clip, other.with_name("square.mp4"))
+    write_video(other, np.full((4, 64, 64, 3), 50, np.uint8), fps=8)
+    size = {"height": 64, "width": 64, "frames": 2}
+    edits = [
+        {"id": f"{name}-{target[2:5]}", "clip": {"path": f"{name}.mp4", **size}, "source_prompt": SOURCE,
+         "target_prompt": target, "category": "shape"}
+        for name in ("square", "other")
+        for target in ("a red car", "a big bus")
+    ]  # fmt: skip
+    edits.append({**edits[0], "id": "style", "clip": {"path": "third.mp4"}, "category": "style"})
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.write_text(json.dumps({"name": "two", "edits": edits}))
+    models = tmp_path / "models"
+    asked = {"clip": None, "prompt": None, "manifest": manifest, "categories": '["shape"]'}
+    assert tune(**asked, out=models, steps=2, frames=2) == 0
+    assert sorted(path.name for path in models.iterdir()) == ["other", "square"]
+    words = [f"--model={models}/{{clip}}/model", f"--manifest={manifest}", "--steps=2", f"--out={tmp_path / 'run'}"]
+    assert main(["edit", *words]) == 1  # the clip that is not there, and nothing else
+    metas = [json.loads(path.read_text()) for path in sorted((tmp_path / "run").rglob("meta.json"))]
+    assert [meta["checkpoint"]["name"] for meta in metas] == [
+        str(models / name / "model") for name in ("other", "other", "square", "square")
+    ]
+    assert len({meta["checkpoint"]["digest"] for meta in metas}) == 2
+    assert main(["edit", *words, "--dry-run"]) == 0
+    assert main(["edit", *words, "--motion_adapter=picturebook-motion"]) == 1
