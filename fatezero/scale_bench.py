@@ -27,11 +27,13 @@ class Timed:
 
     Attributes:
         wall: seconds from start to end.
+        busy: seconds from the first clip's inversion to the last result: all but starting and ending.
         work: seconds of inversions and edits, over all processes.
         said: what it printed.
     """
 
     wall: float
+    busy: float
     work: float
     said: str
 
@@ -57,8 +59,11 @@ def _print_processes(place: Path, manifest: Path, options: BenchOptions) -> None
     two = _edit(manifest, place / "two", options, "--devices=2")
     again = _edit(manifest, place / "one", options)
     print(f"{2 * CLIPS} edits of {CLIPS} clips, {options.frames} frames, {options.steps} steps, 1 thread a process")
-    print(f"  1 process   {one.wall:6.1f} s, of which {one.work:.1f} s inverting and editing")
-    print(f"  2 processes {two.wall:6.1f} s: {one.wall / two.wall:.2f} times the throughput")
+    print(f"  1 process   {one.wall:6.1f} s, of which {one.busy:.1f} s at work")
+    print(f"  2 processes {two.wall:6.1f} s, of which {two.busy:.1f} s at work")
+    print(
+        f"  {one.busy / two.busy:.2f} times the throughput at work, {one.wall / two.wall:.2f} with starting and ending"
+    )
     print(f"  nothing to do {again.wall:4.1f} s, {again.wall / one.wall:.3f} of the run: the price of resuming")
     seconds = float(_found(r"predicted: (\d+) s", forecast.said))
     print(f"  predicted {seconds:.0f} s of work, measured {one.work:.1f} s: {seconds / one.work:.2f}")
@@ -87,7 +92,14 @@ def _edit(manifest: Path, out: Path, options: BenchOptions, *more: str) -> Timed
     wall = time.perf_counter() - started
     if done.returncode:
         raise UserError(f"{' '.join(words)} failed: {done.stderr.strip().splitlines()[-1]}")
-    return Timed(wall, _work(out), done.stdout)
+    return Timed(wall, _busy(out), _work(out), done.stdout)
+
+
+def _busy(run: Path) -> float:
+    """Seconds from the first inversion to the last result, by the times at which results appeared."""
+    ends = {path: path.stat().st_mtime for path in run.glob("*/*/meta.json")}
+    starts = [end - sum(json.loads(path.read_text())["timings"].values()) for path, end in ends.items()]
+    return max(ends.values()) - min(starts) if ends else 0.0
 
 
 def _work(run: Path) -> float:

@@ -33,7 +33,11 @@ from fatezero.tasks import sized
 from fatezero.types import Clip, ClipSpec
 
 RECORD = "tune.json"
-MAY_CHANGE = ("out", "steps", "sample_prompts", "sample_every", "checkpoint_every", "wandb", "device", "threads")
+# Between a tuning and its resumption; model and clip are compared by their content.
+MAY_CHANGE = (
+    *("model", "clip", "out", "steps", "sample_prompts", "sample_every", "checkpoint_every", "wandb", "device"),
+    "threads",
+)
 
 
 def tune(options: TuneOptions) -> int:

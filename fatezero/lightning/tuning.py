@@ -200,6 +200,12 @@ def fit(module: Tuning) -> None:
         ],
     )
     last = last_checkpoint_file(options.out)
+    if last.exists():
+        done = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        if done > options.steps:
+            raise UserError(
+                f"{options.out} was tuned for {done} steps already: set --steps to {done} or more, or name another --out."
+            )
     try:
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit as stopped:  # Lightning's way to say that it was interrupted

@@ -170,6 +170,8 @@ def test_mistakes_are_said(
 
 def test_another_tuning_in_the_folder_is_refused(tune: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(steps=2) == 0
+    assert tune(steps=1) == 1
+    assert "was tuned for 2 steps already" in capsys.readouterr().err
     assert tune(steps=2, learning_rate=1e-3) == 1
     assert "holds a tuning with another learning_rate" in capsys.readouterr().err
 
