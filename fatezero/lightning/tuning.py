@@ -204,7 +204,7 @@ def fit(module: Tuning) -> None:
         done = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         if done > options.steps:
             raise UserError(
-                f"{options.out} was tuned for {done} steps already: set --steps to {done} or more, or name another --out."
+                f"{options.out} was tuned for {done} steps already: set --steps to at least that, or another --out."
             )
     try:
         trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
