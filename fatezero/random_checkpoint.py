@@ -93,8 +93,8 @@ def random_motion(unet: Any, seed: int = 0) -> Any:
             motion_norm_num_groups=config.norm_num_groups,
             motion_num_attention_heads=config.attention_head_dim,  # diffusers' historical name for their number
         )
-    made = UNetMotionModel.from_unet2d(unet, adapter.to(unet.dtype)).to(unet.device, unet.dtype)
-    return made.requires_grad_(requires_grad=False).eval()
+    made = UNetMotionModel.from_unet2d(unet, torch.nn.Module.to(adapter, unet.dtype))
+    return torch.nn.Module.to(made, unet.device, unet.dtype).requires_grad_(requires_grad=False).eval()
 
 
 def _spelling_tokenizer() -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from fatezero.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ def with_motion(unet: UNet2DConditionModel, adapter: Path, name: str) -> UNetMot
             f"{name} was made for a UNet of widths {theirs}, this one's are {own}: use an adapter of the same base."
         )
     try:
-        return UNetMotionModel.from_unet2d(unet, modules).to(unet.dtype)
+        made = UNetMotionModel.from_unet2d(unet, nn.Module.to(modules, unet.dtype))
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{name} does not fit this UNet: {_first_line(error)}") from error
+    return nn.Module.to(made, unet.dtype)  # diffusers' own `to` remarks on modules that this UNet has none of
 
 
 def _first_line(error: Exception) -> str:
