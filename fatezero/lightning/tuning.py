@@ -220,8 +220,8 @@ def _too_large(options: TuneOptions, frames: Frames) -> str:
     count, height, width = frames.shape[:3]
     remedies = []
     if not options.gradient_checkpointing:
-        remedies.append("--gradient-checkpointing (needs about a third)")
+        remedies.append("--gradient-checkpointing")
     if options.precision == "32-true":
-        remedies.append("--precision 16-mixed (about half, on a GPU)")
+        remedies.append("--precision 16-mixed on a GPU")
     remedies.append(f"--frames {max(2, count // 2)}, or a smaller --height and --width")
     return f"{count} frames of {height} x {width} do not fit the memory for training: use {'; '.join(remedies)}."

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import AnimateDiffPipeline, AutoencoderKL, MotionAdapter, StableDiffusionPipeline, UNetMotionModel
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderKL,
+    MotionAdapter,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNetMotionModel,
+)
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -97,7 +104,7 @@ def encode_clips(vae: AutoencoderKL, pool: Path, series: int, number: int) -> Cl
     return ClipLatents(np.load(folder / "latents.npy"), tuple(json.loads((folder / "captions.json").read_text())))
 
 
-def new_adapter(unet: UNetMotionModel) -> MotionAdapter:
+def new_adapter(unet: UNet2DConditionModel) -> MotionAdapter:
     """Motion modules for a UNet that change nothing until they are trained."""
     config = unet.config
     adapter = MotionAdapter(
@@ -191,10 +198,8 @@ class MotionTraining(PicturebookModule):
 
 def export_adapter(module: MotionTraining, folder: Path) -> None:
     """Write the motion modules in the layout of diffusers' MotionAdapter, fp16 safetensors."""
-    adapter = new_adapter(module.unet)
-    weights = module.unet.state_dict()
-    adapter.load_state_dict({name: weights[name] for name in adapter.state_dict()})
-    adapter.half().save_pretrained(folder)
+    module.unet.save_motion_modules(folder)
+    MotionAdapter.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
 
 
 def train_motion(config: MotionConfig) -> Path:

@@ -1,4 +1,4 @@
-"""The three trainings, for a few steps on a few pictures: they learn, resume, export, and their exports load."""
+"""The four trainings, for a few steps on a few pictures: they learn, resume, export, and their exports load."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
+from fatezero.config import RuntimeConfig
+from fatezero.diffusion.backbone import Backbone
 from fatezero.errors import UserError
-from fatezero.picturebook import pool
+from fatezero.picturebook import CHECKPOINT, motion, pool
 from fatezero.picturebook.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
 from fatezero.picturebook.clip import ClipConfig, train_clip
+from fatezero.picturebook.motion import MotionConfig, train_motion
 from fatezero.picturebook.text_to_image import TextToImageConfig, train_text_to_image
+from fatezero.picturebook.world import held_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -120,6 +125,41 @@ def test_text_to_image_trains_from_stored_latents_and_exports_a_pipeline(tmp_pat
     assert (more / "model_index.json").exists()
 
 
+def test_motion_trains_only_its_modules_and_exports_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(motion, "CLIPS", 2)
+    config = MotionConfig(
+        output=tmp_path / "out", pool=tmp_path / "pool", checkpoint=CHECKPOINT, shards=1, steps=2, warmup=1,
+        sample_every=2,
+    )  # fmt: skip
+    folder = train_motion(config)
+    latents = np.load(tmp_path / "pool" / "clips-1-000" / "latents.npy")
+    assert (latents.dtype, latents.shape) == (np.float16, (2, 16, 4, 32, 32))
+    assert Image.open(config.output / "samples" / "0000002.png").size == (8 * 128, 2 * 128)
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert all(value.dtype == torch.float16 for value in weights.values())
+    assert all("motion_modules" in name for name in weights)
+    assert any(value.any() for name, value in weights.items() if name.endswith("proj_out.weight"))
+    backbone = Backbone.load("picturebook", RuntimeConfig(device="cpu"), str(folder))
+    assert backbone.has_motion
+    more = train_motion(replace(config, output=tmp_path / "more", init_from=folder, steps=1))
+    assert (more / "config.json").exists()
+
+
+def test_motion_needs_a_model_and_whole_pieces(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no text-to-image model"):
+        MotionConfig(output=tmp_path, pool=tmp_path, checkpoint=tmp_path)
+    with pytest.raises(UserError, match="batch is 12: frames a step are a multiple of 16"):
+        MotionConfig(output=tmp_path, pool=tmp_path, checkpoint=CHECKPOINT, batch=12)
+
+
+def test_clips_of_the_series_are_the_same_whenever_drawn() -> None:
+    assert motion.draw_recipe(1, 7) == motion.draw_recipe(1, 7)
+    recipes = [motion.draw_recipe(1, number) for number in range(40)]
+    assert len({recipe.seed for recipe in recipes}) == 40
+    assert not any(held_out(recipe.scene) for recipe in recipes)
+    assert 5 < sum(recipe.pan != 0 for recipe in recipes) < 35
+
+
 def test_clip_trains_and_loads_as_any_open_clip_folder(tmp_path: Path) -> None:
     config = ClipConfig(
         output=tmp_path / "out", pool=tmp_path / "pool", shards=1, steps=2, batch=4, warmup=1, sample_every=1
@@ -127,7 +167,5 @@ def test_clip_trains_and_loads_as_any_open_clip_folder(tmp_path: Path) -> None:
     folder = train_clip(config)
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a fox in the snow"])
-    from PIL import Image  # noqa: PLC0415
-
     pixels = preprocess(Image.new("RGB", (128, 128)))[None]
     assert model.encode_image(pixels).shape == model.encode_text(tokens).shape == (1, 128)
