@@ -17,6 +17,7 @@ from fatezero.attention.sites import Site
 from fatezero.attention.spatiotemporal import Chunk
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, choose_device, choose_dtype, join
+from fatezero.diffusion.checkpoint import pixels_per_latent
 from fatezero.diffusion.ddim import schedule
 from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import invert
@@ -88,7 +89,8 @@ def _print_times(options: BenchOptions, backbone: Backbone) -> None:
 
 def _latents(options: BenchOptions, backbone: Backbone, frames: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    shape = (frames, int(backbone.unet.config.in_channels), options.height // 8, options.width // 8)
+    scale = pixels_per_latent(backbone.vae.config)
+    shape = (frames, int(backbone.unet.config.in_channels), options.height // scale, options.width // scale)
     return torch.randn(shape, generator=generator).to(backbone.device, backbone.latent_dtype)
 
 
