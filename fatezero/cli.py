@@ -26,14 +26,8 @@ LISTS = (
     "--categories",
 )
 NUMBERS = ("--key_frames", "--lengths")  # of these, the lists that may hold numbers
-FLAGS = (
-    "--dry_run",
-    "--redo",
-    "--scale",
-    "--resize",
-    "--trim",
-    "--gradient_checkpointing",
-)  # said without a value, they are true
+# Said without a value, these are true.
+FLAGS = ("--dry_run", "--redo", "--scale", "--resize", "--trim", "--gradient_checkpointing")
 EDITING = ("edit", "invert", "ablate")  # the commands that take a method's configuration
 TRAININGS = {
     "autoencoder": "train Picturebook's autoencoder",

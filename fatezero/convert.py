@@ -67,7 +67,13 @@ def convert(source: Path, out: Path) -> Path:
     if spatial.keys() != unet.state_dict().keys():
         different = sorted(spatial.keys() ^ unet.state_dict().keys())
         raise UserError(f"{source}/unet is not an inflated Stable Diffusion UNet: {different[0]} is on one side only.")
-    unet.load_state_dict(spatial)
+    missing = [part for part in ("scheduler", "tokenizer", *PARTS) if not (source / part).is_dir()]
+    if missing:
+        raise UserError(f"{source} has no folder {missing[0]}: give a whole Tune-A-Video checkpoint.")
+    try:
+        unet.load_state_dict(spatial)
+    except RuntimeError as error:
+        raise UserError(f"{source}/unet has weights of other shapes than its config.json says.") from error
     rank = video.get("lora", _rank(weights))
     inflate(unet, rank)
     temporal = _complete({name: value for name, value in weights.items() if is_temporal(name)}, unet)

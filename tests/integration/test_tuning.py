@@ -280,6 +280,11 @@ def _image_model(folder: Path) -> None:
     (folder / "unet" / "config.json").write_text('{"block_out_channels": [8, 16]}')
 
 
+def _other_widths(folder: Path) -> None:
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cross_attention_dim": 64}))
+
+
 def _temporal_downsampling(folder: Path) -> None:
     path = folder / "unet" / "config.json"
     path.write_text(path.read_text().replace('"lora": 160', '"temporal_downsample": true'))
@@ -291,6 +296,8 @@ def _temporal_downsampling(folder: Path) -> None:
         (lambda folder: shutil.rmtree(folder / "unet"), "give a Tune-A-Video checkpoint's folder"),
         (lambda folder: next((folder / "unet").glob("*.bin")).unlink(), "holds 0 files of weights"),
         (_image_model, "is not an inflated Stable Diffusion UNet"),
+        (_other_widths, "weights of other shapes than its config.json says"),
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), "has no folder tokenizer"),
         (_temporal_downsampling, "temporal_downsample"),
     ],
 )
