@@ -12,7 +12,30 @@ from fatezero.types import ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions:
+class FrameOptions:
+    """Which frames of a clip are taken, and at what size.
+
+    Attributes:
+        start: index of the first frame taken.
+        frames: how many frames are taken; all that follow by default.
+        stride: every stride-th frame is taken.
+        fps: resample to this rate first.
+        height: rows; by default the size nearest the clip's shape at the checkpoint's own scale.
+        width: columns; as height.
+        fit: how another aspect ratio is met: scale and crop the centre, or stretch.
+    """
+
+    start: int = 0
+    frames: int | None = None
+    stride: int = 1
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(FrameOptions):
     """What to edit, and where the results go.
 
     Attributes:
@@ -27,13 +50,6 @@ class EditOptions:
         target_words: words of the target prompt that stand for them; needed to blend latents by both.
         manifest: a file that lists many edits, in place of clip, source and target.
         root: folder that the manifest's clip paths start from; the manifest's own by default.
-        start: index of the first frame taken.
-        frames: how many frames are taken; all that follow by default.
-        stride: every stride-th frame is taken.
-        fps: resample to this rate first.
-        height: rows; by default the size nearest the clip's shape at the checkpoint's own scale.
-        width: columns; as height.
-        fit: how another aspect ratio is met: scale and crop the centre, or stretch.
         seed: of a sampled posterior and of SDEdit's noise.
         id: names the result's folder; made from clip and target by default.
         out: folder of the run, or its address in an object store (s3://…, gs://…).
@@ -50,13 +66,6 @@ class EditOptions:
     target_words: tuple[str, ...] = ()
     manifest: str | None = None
     root: str | None = None
-    start: int = 0
-    frames: int | None = None
-    stride: int = 1
-    fps: float | None = None
-    height: int | None = None
-    width: int | None = None
-    fit: Literal["crop", "stretch"] = "crop"
     seed: int = 0
     id: str | None = None
     out: str = "runs/edit"
@@ -82,7 +91,7 @@ class InvertOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions:
+class TuneOptions(FrameOptions):
     """How a checkpoint is tuned on one clip (Tune-A-Video, Wu et al., ICCV 2023, as FateZero's authors do it).
 
     Attributes:
@@ -95,13 +104,6 @@ class TuneOptions:
         categories: of the manifest's edits, those of these categories alone; all by default.
         out: folder of checkpoints, logs and sample grids; the tuned checkpoint is `<out>/model`. With a manifest,
             each clip has a folder of its name in it.
-        start: index of the first frame taken.
-        frames: how many frames are taken; all that follow by default.
-        stride: every stride-th frame is taken.
-        fps: resample to this rate first.
-        height: rows; by default the size nearest the clip's shape at the checkpoint's own scale.
-        width: columns; as height.
-        fit: how another aspect ratio is met: scale and crop the centre, or stretch.
         steps: optimiser steps, one clip each.
         learning_rate: AdamW's, constant.
         rank: of the temporal convolutions; null for full ones.
@@ -129,13 +131,6 @@ class TuneOptions:
     root: str | None = None
     categories: tuple[str, ...] = ()
     out: Path = Path("runs/tuned")
-    start: int = 0
-    frames: int | None = None
-    stride: int = 1
-    fps: float | None = None
-    height: int | None = None
-    width: int | None = None
-    fit: Literal["crop", "stretch"] = "crop"
     steps: int = 300
     learning_rate: float = 3e-5
     rank: int | None = 160
