@@ -18,6 +18,7 @@ from fatezero.picturebook.world import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Sc
 FPS = 8
 CLIPS = 30
 LONG_CLIPS = 3
+CROWDED_CLIPS = 5  # each category twice
 CLIP_FRAMES = 16
 LONG = 64  # frames of a long clip
 # Two edits a clip; five clips hold each category twice.
@@ -98,6 +99,14 @@ def draw_clip(number: int, frames: int = CLIP_FRAMES) -> list[BenchEdit]:
     return [BenchEdit(recipe, target, category) for target, category in zip(targets, categories, strict=True)]
 
 
+def with_distractor(edits: Sequence[BenchEdit], number: int) -> list[BenchEdit]:
+    """A clip's edits with a second object behind the first, one that no edit names."""
+    named = {edit.recipe.scene.object for edit in edits} | {edit.target.object for edit in edits}
+    others = [name for name in OBJECTS if name not in named]
+    distractor = others[np.random.default_rng([number, 6]).integers(len(others))]
+    return [replace(edit, recipe=replace(edit.recipe, distractor=distractor)) for edit in edits]
+
+
 def as_entry(edit: BenchEdit, clip: str) -> dict[str, Any]:
     """An edit as the manifest states it; `truth` holds what renders it again."""
     edited, target = edit.words
@@ -144,14 +153,20 @@ def small_bench(frames: int) -> list[list[BenchEdit]]:
 
 
 def write_bench(folder: Path) -> None:
-    """Write `manifest.yaml`, `long.yaml` and `clips/*.mp4`: the bench as it is shipped.
+    """Write `manifest.yaml`, `long.yaml`, `distractor.yaml` and `clips/*.mp4`: the bench as it is shipped.
 
     Args:
         folder: datasets/picturebook.
     """
     longer = range(CLIPS, CLIPS + LONG_CLIPS)
+    crowded = range(longer.stop, longer.stop + CROWDED_CLIPS)
     write_manifest(folder / "manifest.yaml", "picturebook-bench", [draw_clip(number) for number in range(CLIPS)])
     write_manifest(folder / "long.yaml", "picturebook-long", [draw_clip(number, LONG) for number in longer])
+    write_manifest(
+        folder / "distractor.yaml",
+        "picturebook-distractor",
+        [with_distractor(draw_clip(number), number) for number in crowded],
+    )
 
 
 def write_manifest(manifest: Path, name: str, clips: Sequence[Sequence[BenchEdit]]) -> Path:

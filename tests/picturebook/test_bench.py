@@ -52,6 +52,21 @@ def test_truth_renders_the_shipped_clip(bench: Manifest, number: int) -> None:
     assert np.abs(source.frames.astype(int) - edited.frames).mean() > 1
 
 
+def test_distractors_are_there_and_no_edit_names_them() -> None:
+    crowded = read_manifest(FOLDER / "distractor.yaml")
+    assert set(Counter(request.category for request in crowded.requests).values()) == {2}
+    for request in crowded.requests:
+        truth = crowded.truth[request.id]
+        distractor = truth["recipe"]["distractor"]
+        assert distractor not in f"{request.source_prompt} {request.target_prompt}".split()
+        source, _ = render_truth(dict(truth))
+        without, _ = render_truth({**truth, "recipe": {**truth["recipe"], "distractor": None}})
+        shown = (source.frames != without.frames).any(axis=3)
+        assert (shown.sum(axis=(1, 2)) > 100).all()
+        shipped = np.square(read_clip(request.clip).frames.astype(float) - source.frames).mean()
+        assert 10 * np.log10(255**2 / shipped) > 28
+
+
 def test_long_clips_are_long() -> None:
     requests = read_manifest(FOLDER / "long.yaml").requests
     assert {len(read_clip(request.clip).frames) for request in requests} == {64}
