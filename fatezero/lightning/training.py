@@ -80,7 +80,7 @@ class SampleGrids(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
         """Draw a grid every `sample_every` steps."""
         assert isinstance(module, SteppedModule)
-        if trainer.global_step % module.settings.sample_every == 0:
+        if trainer.is_global_zero and trainer.global_step % module.settings.sample_every == 0:
             folder = module.settings.output / "samples"
             folder.mkdir(parents=True, exist_ok=True)
             with torch.no_grad():

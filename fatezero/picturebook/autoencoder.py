@@ -90,7 +90,7 @@ class AutoencoderTraining(PicturebookModule):
         """One step on fresh crops."""
         pixels = to_pixels(self.draw())
         posterior = self.vae.encode(pixels).latent_dist
-        output = self.vae.decode(posterior.sample()).sample
+        output = self.vae.decode(posterior.sample(self.generator())).sample
         divergence = posterior.kl().mean() / pixels[0].numel()
         psnr = 10 * torch.log10(4 / (output.detach().clamp(-1, 1) - pixels).square().mean())
         self.log_dict({"psnr": psnr, "kl": divergence}, prog_bar=True)

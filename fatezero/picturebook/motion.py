@@ -159,8 +159,9 @@ class MotionTraining(PicturebookModule):
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh noise."""
         latents, captions = self.draw()
-        noise = torch.randn_like(latents)
-        levels = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(latents),))
+        generator = self.generator()
+        noise = torch.randn(latents.shape, generator=generator)
+        levels = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
         noisy = self.scheduler.add_noise(latents, noise, levels)
         text = self._text(captions).repeat_interleave(latents.shape[2], dim=0)
         predicted = self.unet(noisy, levels, text).sample

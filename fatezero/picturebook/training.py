@@ -6,17 +6,20 @@ import math
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fatezero.errors import UserError
 from fatezero.lightning.training import SampleGrids, SteppedModule, last_checkpoint, last_checkpoint_file
@@ -80,11 +83,22 @@ class PicturebookModule(SteppedModule):
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__(config)
         self.config = config
+        torch.manual_seed(config.seed)  # of the random weights that the training starts from
+
+    def on_fit_start(self) -> None:
+        """Take the configured number of threads, in whatever process the training runs."""
+        torch.set_num_threads(self.config.threads)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and cosine decay to zero at the last step."""
         config = self.config
-        optimizer = AdamW(self.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        optimizer = AdamW(
+            self.parameters(),
+            config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
 
         def scale(step: int) -> float:
             ramp = min(1.0, (step + 1) / config.warmup)
@@ -98,18 +112,24 @@ def read_pool(config: TrainingConfig) -> list[Shard]:
     return [read_shard(render_shard(config.pool, config.series, number)) for number in range(config.shards)]
 
 
-def fit(module: PicturebookModule) -> None:
-    """Train to the end of the schedule; afterwards the module holds the averaged weights."""
+def fit(module: PicturebookModule, processes: int = 1) -> None:
+    """Train to the end of the schedule; afterwards the module holds the averaged weights.
+
+    Args:
+        module: the training.
+        processes: how many share each step's batch, as the module sees to; their gradients are averaged.
+    """
     config = module.config
-    torch.set_num_threads(config.threads)
-    L.seed_everything(config.seed, verbose=False)
+
     loggers: list[Logger] = [CSVLogger(config.output, name="log", flush_logs_every_n_steps=50)]
     if config.wandb:
         mode = os.environ.get("WANDB_MODE", "offline")  # given explicitly: W&B reads its environment once a process
         loggers.append(WandbLogger(project="picturebook", name=config.output.name, save_dir=config.output, mode=mode))
     trainer = L.Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=processes,
+        strategy=DDPStrategy(process_group_backend="gloo", start_method="spawn") if processes > 1 else "auto",
+        use_distributed_sampler=False,  # a step's number is the same in every process
         max_steps=config.steps,
         max_epochs=-1,  # a finished training may be resumed with more steps
         logger=loggers,
@@ -117,7 +137,7 @@ def fit(module: PicturebookModule) -> None:
         gradient_clip_val=1.0,
         enable_model_summary=False,
         callbacks=[
-            EMAWeightAveraging(decay=config.ema_decay),
+            WeightAveraging(multi_avg_fn=partial(_average, config.ema_decay)),
             last_checkpoint(config.output, train_time_interval=timedelta(minutes=config.checkpoint_minutes)),
             last_checkpoint(config.output, every_n_epochs=1, save_on_train_epoch_end=True),
             LearningRateMonitor("step"),
@@ -126,6 +146,13 @@ def fit(module: PicturebookModule) -> None:
     )
     last = last_checkpoint_file(config.output)
     trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=False)
+
+
+def _average(
+    decay: float, averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int
+) -> None:
+    """Torch's exponential moving average, as a function that can be sent to another process."""
+    get_ema_multi_avg_fn(decay)(averaged, current, count)
 
 
 def to_images(pixels: torch.Tensor) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fatezero.config import RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
@@ -22,7 +23,7 @@ from fatezero.picturebook import CHECKPOINT, motion, pool
 from fatezero.picturebook.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
 from fatezero.picturebook.clip import ClipConfig, train_clip
 from fatezero.picturebook.motion import MotionConfig, train_motion
-from fatezero.picturebook.text_to_image import TextToImageConfig, train_text_to_image
+from fatezero.picturebook.text_to_image import TextToImageConfig, TextToImageTraining, train_text_to_image
 from fatezero.picturebook.world import held_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -107,14 +108,59 @@ def test_decoder_only_keeps_latents_valid(tmp_path: Path) -> None:
     assert AutoencoderKL.from_pretrained(folder).config.scaling_factor == 0.7
 
 
-def test_text_to_image_trains_from_stored_latents_and_exports_a_pipeline(tmp_path: Path) -> None:
+def text_to_image_config(folder: Path) -> TextToImageConfig:
     vae = new_autoencoder()
     vae.register_to_config(scaling_factor=1.0)
-    vae.save_pretrained(tmp_path / "vae")
-    config = TextToImageConfig(
-        output=tmp_path / "out", pool=tmp_path / "pool", vae=tmp_path / "vae", shards=1, steps=12, batch=2, warmup=1,
+    vae.save_pretrained(folder / "vae")
+    return TextToImageConfig(
+        output=folder / "out", pool=folder / "pool", vae=folder / "vae", shards=1, steps=12, batch=2, warmup=1,
         sample_every=100,
     )  # fmt: skip
+
+
+def weights(folder: Path) -> Tensor:
+    """All weights of an exported model's UNet and text encoder, in one row."""
+    parts = (load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"),
+             load_file(folder / "text_encoder" / "model.safetensors"))  # fmt: skip
+    return torch.cat([part[name].double().flatten() for part in parts for name in sorted(part)])
+
+
+def test_interrupted_training_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(text_to_image_config(tmp_path), steps=4, checkpoint_minutes=1e-6)
+    straight = weights(train_text_to_image(config))
+    again = replace(config, output=tmp_path / "again")
+    step = TextToImageTraining.training_step
+
+    def stops(module: TextToImageTraining, number: Tensor) -> Tensor:
+        if module.global_step == 2:
+            raise RuntimeError("the power went out")
+        return step(module, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TextToImageTraining, "training_step", stops)
+        with pytest.raises(RuntimeError, match="power"):
+            train_text_to_image(again)
+    assert torch.equal(weights(train_text_to_image(again)), straight)
+
+
+def test_two_processes_share_the_pictures_of_one(tmp_path: Path) -> None:
+    # Without the grounding loss, whose mean is taken over the words of each process's own pictures.
+    config = replace(text_to_image_config(tmp_path), steps=3, grounding=0.0)
+    start = weights(train_text_to_image(replace(config, output=tmp_path / "start", steps=1, learning_rate=0.0)))
+    alone = weights(train_text_to_image(config)) - start
+    together = weights(train_text_to_image(replace(config, output=tmp_path / "together", processes=2))) - start
+    assert float((alone - together).norm() / alone.norm()) < 0.1
+
+
+def test_pictures_of_a_step_are_shared_equally(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="processes is 3: the 2 pictures of a step"):
+        replace(text_to_image_config(tmp_path), processes=3)
+
+
+def test_text_to_image_trains_from_stored_latents_and_exports_a_pipeline(tmp_path: Path) -> None:
+    config = text_to_image_config(tmp_path)
     folder = train_text_to_image(config)
     assert len(logged(config.output, "grounding")) == 1
     assert np.load(config.output / "latents" / "1-000.npy").shape == (8, 4, 32, 32)
