@@ -175,7 +175,7 @@ def _save(module: Tuning, options: TuneOptions, folder: Path, method: MethodConf
     final = options.out / "model"
     with TemporaryDirectory(dir=options.out, prefix=".model-") as scratch:
         made = Path(scratch) / "model"
-        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("unet", "*.md", "*.jpg", "report.json"))
+        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("unet", "*.md", "*.jpg"))
         save_inflated(module.unet, options.rank, made)
         tuned = {"key_frames": list(method.key_frames), "norm_scope": method.norm_scope}
         (made / RECOMMENDATIONS).write_text(json.dumps({**recommendations(folder), **tuned}, indent=2) + "\n")
