@@ -120,7 +120,6 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
         processes: how many share each step's batch, as the module sees to; their gradients are averaged.
     """
     config = module.config
-
     loggers: list[Logger] = [CSVLogger(config.output, name="log", flush_logs_every_n_steps=50)]
     if config.wandb:
         mode = os.environ.get("WANDB_MODE", "offline")  # given explicitly: W&B reads its environment once a process
