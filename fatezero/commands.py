@@ -225,9 +225,10 @@ def _requests(options: EditOptions) -> Sequence[EditRequest]:
         if given:
             raise UserError(f"--{given[0]} and --manifest were both given: a manifest names its own clips and prompts.")
         _refuse(options, ("id", "seed", "edited_words", "target_words"), "--manifest, which states its own")
-        return [
-            _with_clip_options(request, options) for request in read_manifest(options.manifest, options.root).requests
-        ]
+        manifest = read_manifest(options.manifest, options.root)
+        for note in manifest.notes:
+            print(note)
+        return [_with_clip_options(request, options) for request in manifest.requests]
     if options.root is not None:
         raise UserError("--root was given without --manifest, whose clip paths it is for.")
     if not given:

@@ -62,7 +62,8 @@ def fatezero_bench(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterato
 def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterator[Entry]:
     """FateZero's edit configurations (`config/*/*.yaml`): one clip, and an edit for each editing prompt.
 
-    The original scales and crops every frame to a square of `image_size`, 512 by default.
+    The original scales and crops every frame to a square of `image_size`, 512 by default. What it fixes in code is
+    stated as settings, so that no checkpoint's recommendation changes it.
     """
     dataset = Entry.at(path, data["dataset_config"], lines, ("dataset_config",))
     editing = Entry.at(path, data.get("editing_config"), lines, ("editing_config",))
@@ -82,8 +83,11 @@ def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterat
     shared = _shared_settings(editing, Entry.at(path, model, lines, ("model_config",)))
     p2p = editing.mapping("p2p_config")
     for index, target in enumerate(editing.words("editing_prompts")):
-        edit = Entry.at(path, p2p.get(index, {}), lines, ("editing_config", "p2p_config", str(index)))
-        stated, ignored = fatezero_edit(edit, source, target)
+        stated: dict[str, Any] = {"settings": {"fusion": None, "blending": None}}
+        ignored: list[str] = []
+        if editing.fields.get("prompt2prompt_edit", True):
+            edit = Entry.at(path, p2p.get(index, {}), lines, ("editing_config", "p2p_config", str(index)))
+            stated, ignored = fatezero_edit(edit, source, target, shared["steps"], size)
         stated["settings"] = {**shared, **stated["settings"]}
         yield editing.restated(
             id=f"{path.stem}.{index}",
@@ -96,30 +100,54 @@ def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterat
         )
 
 
+def refuse_tuning_config(path: Path, data: Mapping[str, Any]) -> None:
+    """FateZero's tuning configurations (`config/tune/*.yaml`) hold no edits, and its first edit ones other names.
+
+    Raises:
+        UserError: if this is one of them.
+    """
+    if "trainer_pipeline_config" in data:
+        raise UserError(
+            f"{path} is FateZero's configuration of a tuning and lists no edits: give its clip and prompt to "
+            "`fatezero tune --clip … --prompt …`."
+        )
+    if "train_dataset" in data:
+        raise UserError(
+            f"{path} is an edit configuration of FateZero's first release: rename train_dataset to dataset_config, "
+            "validation_sample_logger_config to editing_config, prompts to editing_prompts, masked_self_attention to "
+            "blend_self_attention, masked_latents to blend_latents and bend_th to blend_th."
+        )
+
+
 def _shared_settings(editing: Entry, model: Entry) -> dict[str, Any]:
     """What holds for every edit of a configuration; its defaults are not the paper's."""
     frames = model.fields.get("SparseCausalAttention_index", [-1, "first"])
     if not isinstance(frames, list):
         raise model.error("SparseCausalAttention_index", f"{frames!r} is not a list of key frames.")
-    named = {"mid": "middle"}
+    named = {"mid": "middle", 0: "self"}
     return {
         "key_frames": [named.get(frame, frame) for frame in frames],
         "key_frames_min_width": model.number("least_sc_channel", int, 0),
+        "norm_scope": "clip",
         "steps": editing.number("num_inference_steps", int, 50),
         "guidance_scale": editing.number("guidance_scale", float, 7.5),
     }
 
 
-def fatezero_edit(edit: Entry, source: str, target: str) -> tuple[dict[str, Any], list[str]]:
+def fatezero_edit(
+    edit: Entry, source: str, target: str, steps: int, image_size: int
+) -> tuple[dict[str, Any], list[str]]:
     """One entry of FateZero's `p2p_config` in our terms: the one place that knows both.
 
     As there, a number x is the window (0, x); `replace` falls back to `refine` where the prompts have not as
-    many words; words that the target does not hold have no effect; blending needs its words and a flag.
+    many words; words that their prompt does not hold have no effect; blending needs its words and a flag.
 
     Args:
         edit: the entry.
         source: prompt of the clip.
         target: prompt of the edit.
+        steps: of the denoising.
+        image_size: height and width of the frames in pixels.
 
     Returns:
         Our `settings`, `edited_words` and `target_words`; and what has no effect in the original.
@@ -139,38 +167,75 @@ def fatezero_edit(edit: Entry, source: str, target: str) -> tuple[dict[str, Any]
         "fusion.word_map": "replace" if replace else "refine",
         "fusion.cross_window": windows.pop("default_"),
         "fusion.self_window": _window(edit, "self_replace_steps", edit.fields["self_replace_steps"]),
+        "fusion.min_downsampling": _fused_downsampling(image_size),
     }
-    for name, by_word in (("fusion.word_windows", windows), ("fusion.reweight", _factors(edit))):
-        ignored += [f"{name}: {word!r} is not in the target" for word in by_word if word not in target_words]
-        settings[name] = {word: value for word, value in by_word.items() if word in target_words}
-    blending, words = _blending(edit)
+    factors = _factors(edit, ignored)
+    for name, by_word in (("fusion.word_windows", windows), ("fusion.reweight", factors)):
+        settings[name] = {word: by_word[word] for word in _present(name, by_word, target, "target", ignored)}
+    blending, words = _blending(edit, source, target, steps, ignored)
     return {"settings": settings | blending, **words}, ignored
 
 
-def _factors(edit: Entry) -> dict[str, float]:
+def _present(name: str, words: Iterable[str], prompt: str, which: str, ignored: list[str]) -> list[str]:
+    """Words that a prompt holds; the others are noted."""
+    there = prompt.split(" ")
+    ignored += [f"{name}: {word!r} is not in the {which}" for word in words if word not in there]
+    return [word for word in words if word in there]
+
+
+def _fused_downsampling(image_size: int) -> int:
+    """The original fuses layers of at most 32 x 32 queries, of latents of an eighth of the image."""
+    downsampling = 1
+    while image_size > 8 * 32 * downsampling:
+        downsampling *= 2
+    return downsampling
+
+
+def _factors(edit: Entry, ignored: list[str]) -> dict[str, float]:
+    """Values are given to words in order; what is left over on either side has no effect."""
     stated = edit.nested("eq_params", edit.mapping("eq_params"))
     words, values = stated.words("words"), stated.fields.get("values") or []
-    if not isinstance(values, list) or len(values) != len(words):
-        raise stated.error("values", f"{values!r} are not as many as the words {list(words)}.")
-    factors = stated.restated(**dict(zip(words, values, strict=True)))
-    return {word: factors.number(word, float, 1.0) for word in words}
+    if not isinstance(values, list):
+        raise stated.error("values", f"{values!r} is not a list of numbers.")
+    if len(words) != len(values):
+        ignored.append(f"eq_params: of {len(words)} words and {len(values)} values those that have no partner")
+    factors = edit.nested("eq_params", dict(zip(words, values, strict=False)))
+    return {word: factors.number(word, float, 1.0) for word in factors.fields}
 
 
-def _blending(edit: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
+def _blending(
+    edit: Entry, source: str, target: str, steps: int, ignored: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     words = edit.fields.get("blend_words") or []
     of_attention, of_latents = (bool(edit.fields.get(f"blend_{what}")) for what in ("self_attention", "latents"))
     if not words or not (of_attention or of_latents):
         return {"blending": None}, {}
     if not isinstance(words, list) or not all(isinstance(group, list) for group in words[:2]):
         raise edit.error("blend_words", f"{words!r} is not [[source words], [target words]].")
+    edited = _present("blend_words", words[0], source, "source", ignored)
+    standing = _present("blend_words", words[1], target, "target", ignored) if len(words) > 1 else []
+    if not edited:
+        if of_latents and standing:
+            ignored.append("blend_latents: the original goes by the target's words alone here")
+        return {"blending": None}, {}
     thresholds = edit.fields.get("blend_th", [0.3])
     settings = {
         "blending.threshold": thresholds[0] if isinstance(thresholds, list) else thresholds,
         "blending.self_attention": of_attention,
-        # Its latents are blended between a fifth and four fifths of the steps.
-        "blending.latent_window": [0.2, 0.8] if of_latents else None,
+        "blending.latent_window": _latent_window(steps) if of_latents else None,
+        "blending.latent_words": "both" if standing else "source",
+        "blending.mask_downsampling": 4,
     }
-    return settings, dict(zip(("edited_words", "target_words"), words, strict=False))
+    return settings, {"edited_words": edited, "target_words": standing}
+
+
+def _latent_window(steps: int) -> list[float] | None:
+    """The original blends latents after edit step s where int(0.2 N) < s + 1 < int(0.8 N).
+
+    Ends lie in the middle of a step, so that no rounding of the fraction moves them to the next one.
+    """
+    first, behind = int(0.2 * steps), int(0.8 * steps) - 1
+    return [(first + 0.5) / steps, (behind + 0.5) / steps] if first < behind else None
 
 
 def _window(edit: Entry, name: str, value: Any) -> list[float]:

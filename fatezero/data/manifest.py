@@ -44,6 +44,15 @@ class Manifest:
     truth: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each thing that a benchmark states and that changes nothing."""
+        return tuple(
+            f"{name}: has no effect, as in the original: {ignored}"
+            for name, extras in self.extras.items()
+            for ignored in extras.get("ignored", ())
+        )
+
 
 def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     """Reads our own fields from yaml, json, jsonl or csv, or a benchmark's manifest.
@@ -130,7 +139,7 @@ class ManifestReport:
                 lines += [f"! {request.id}: {problem}" for problem in self.problems[request.id]]
             else:
                 lines.append(f"  {request.id}: {self.clips[request.id]}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {note}" for note in self.manifest.notes)])
 
 
 def check_manifest(path: str | Path, root: str | Path | None = None) -> ManifestReport:
@@ -197,6 +206,7 @@ def _entries_of(path: Path, data: Any, lines: Lines, folder: Path | str) -> tupl
     values = list(keys.values())
     if "edits" in keys or isinstance(data, list):
         return _own_entries(path, data, lines)
+    benchmarks.refuse_tuning_config(path, keys)
     if "dataset_config" in keys:
         return path.stem, benchmarks.fatezero_config(path, data, lines)
     if "data" in keys:

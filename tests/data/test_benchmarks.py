@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from fatezero.attention.alignment import active_steps
 from fatezero.data.benchmarks import fatezero_edit
 from fatezero.data.entry import Entry
 from fatezero.data.manifest import check_manifest, read_manifest
@@ -111,7 +112,14 @@ def test_fatezero_configuration(tmp_path):
     assert (clip.path, clip.frames, clip.stride) == (str(tmp_path / "data/teaser_car-turn"), 8, 2)
     assert (clip.height, clip.width) == (512, 512)
     assert {request.seed for request in manifest.requests} == {3}
-    shared = {"key_frames": ["middle"], "key_frames_min_width": 640, "steps": 50, "guidance_scale": 9}
+    shared = {
+        "key_frames": ["middle"],
+        "key_frames_min_width": 640,
+        "norm_scope": "clip",
+        "steps": 50,
+        "guidance_scale": 9,
+        "fusion.min_downsampling": 2,
+    }
     assert same.settings == {
         **shared,
         "fusion.word_map": "refine",
@@ -133,7 +141,9 @@ def test_fatezero_configuration(tmp_path):
         "fusion.reweight": {},
         "blending.threshold": 0.3,
         "blending.self_attention": True,
-        "blending.latent_window": [0.2, 0.8],
+        "blending.latent_window": [10.5 / 50, 39.5 / 50],
+        "blending.latent_words": "both",
+        "blending.mask_downsampling": 4,
     }
     assert porsche.edited_words == ("silver", "jeep")
     assert porsche.target_words == ("Porsche", "car")
@@ -167,16 +177,84 @@ def test_fatezero_defaults_are_the_originals(tmp_path):
         ({"blend_self_attention": True}, {"blending": None}, {}),
         (
             {"blend_words": [["cat"]], "blend_self_attention": True, "blend_th": [2, 2]},
-            {"blending.threshold": 2, "blending.self_attention": True, "blending.latent_window": None},
-            {"edited_words": ["cat"]},
+            {
+                "blending.threshold": 2,
+                "blending.self_attention": True,
+                "blending.latent_window": None,
+                "blending.latent_words": "source",
+                "blending.mask_downsampling": 4,
+            },
+            {"edited_words": ["cat"], "target_words": []},
         ),
     ],
 )
 def test_fatezero_blends_only_with_words_and_a_flag(stated, blending, words):
-    edit = Entry("m.yaml", "line 1", {"cross_replace_steps": {}, "self_replace_steps": 0.5, **stated})
-    mapped, _ = fatezero_edit(edit, "a cat", "a dog")
+    mapped, _ = fatezero_edit(edit_entry(**stated), "a cat", "a dog", 50, 512)
     assert {name: value for name, value in mapped["settings"].items() if name.startswith("blending")} == blending
     assert {name: value for name, value in mapped.items() if name != "settings"} == words
+
+
+def edit_entry(**stated):
+    return Entry("m.yaml", "line 1", {"cross_replace_steps": {}, "self_replace_steps": 0.5, **stated})
+
+
+@pytest.mark.parametrize("steps", range(1, 101))
+def test_fatezero_blends_latents_between_a_fifth_and_four_fifths(steps):
+    """Strictly between, counted after each step."""
+    edit = edit_entry(blend_words=[["cat"], ["dog"]], blend_latents=True)
+    window = fatezero_edit(edit, "a cat", "a dog", steps, 512)[0]["settings"]["blending.latent_window"]
+    theirs = [step for step in range(steps) if int(0.2 * steps) < step + 1 < int(0.8 * steps)]
+    assert list(active_steps(window, steps)) == theirs
+
+
+@pytest.mark.parametrize(("size", "downsampling"), [(64, 1), (256, 1), (320, 2), (512, 2), (576, 4), (1024, 4)])
+def test_fatezero_fuses_layers_of_at_most_32_by_32(size, downsampling):
+    settings = fatezero_edit(edit_entry(), "a cat", "a dog", 50, size)[0]["settings"]
+    assert settings["fusion.min_downsampling"] == downsampling
+
+
+def test_fatezero_drops_what_has_no_partner_or_is_not_in_its_prompt():
+    """Its official configurations hold such words and values; each is noted."""
+    edit = edit_entry(
+        eq_params={"words": ["dog", "silver"], "values": [10, 2, 10]},
+        blend_words=[["cat", "wooden"], ["dog", "robot"]],
+        blend_latents=True,
+    )
+    stated, ignored = fatezero_edit(edit, "a cat", "a dog", 50, 512)
+    assert stated["settings"]["fusion.reweight"] == {"dog": 10}
+    assert (stated["edited_words"], stated["target_words"]) == (["cat"], ["dog"])
+    assert ignored == [
+        "eq_params: of 2 words and 3 values those that have no partner",
+        "fusion.reweight: 'silver' is not in the target",
+        "blend_words: 'wooden' is not in the source",
+        "blend_words: 'robot' is not in the target",
+    ]
+    strangers = edit_entry(blend_words=[["fox"], ["dog"]], blend_latents=True)
+    stated, ignored = fatezero_edit(strangers, "a cat", "a dog", 50, 512)
+    assert stated["settings"]["blending"] is None
+    assert "blend_latents: the original goes by the target's words alone here" in ignored
+    strangers = edit_entry(blend_words=[["cat"], ["fox"]], blend_latents=True)
+    stated, _ = fatezero_edit(strangers, "a cat", "a dog", 50, 512)
+    assert stated["settings"]["blending.latent_words"] == "source"
+
+
+def test_fatezero_edits_without_prompt_to_prompt_fuse_nothing(tmp_path):
+    plain = CONFIG.replace("    guidance_scale: 9", "    guidance_scale: 9\n    prompt2prompt_edit: False")
+    settings = read_manifest(write(tmp_path, plain, "jeep.yaml")).requests[0].settings
+    assert settings["fusion"] is None
+    assert settings["blending"] is None
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("train_dataset: {}\ntrainer_pipeline_config: {}\n", "configuration of a tuning .* `fatezero tune"),
+        ("train_dataset: {}\nvalidation_sample_logger_config: {}\n", "first release: rename train_dataset"),
+    ],
+)
+def test_fatezero_configurations_of_other_kinds_are_named(tmp_path, config, says):
+    with pytest.raises(UserError, match=says):
+        read_manifest(write(tmp_path, config, "jeep.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +263,7 @@ def test_fatezero_blends_only_with_words_and_a_flag(stated, blending, words):
         ("left: 0", "left: 40", "line 9, field 'offset': is not supported"),
         ("default_: 0.5", "default_: 5", "line 41, field 'cross_replace_steps': 5 is not a share"),
         ("self_replace_steps: 0.9", "self_replace_steps: all", "line 28, field 'self_replace_steps': 'all'"),
-        ("values: [10, 2]", "values: [10]", "line 36, field 'values'"),
+        ("values: [10, 2]", "values: 10", "line 36, field 'values': 10 is not a list"),
         ("        0:\n", "        7:\n", "entry '0', field 'cross_replace_steps': missing"),
         ("values: [10, 2]", "values: [10, much]", "line 36, field 'sculpture': 'much' is not a number"),
         ("['mid']", "mid", "line 56, field 'SparseCausalAttention_index': 'mid' is not a list"),
