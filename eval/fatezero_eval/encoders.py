@@ -1,7 +1,8 @@
 """What turns frames and prompts into vectors: CLIP models, DINO keys, and the LPIPS network.
 
 A frame is encoded in a batch of fixed size, filled up with black frames, at the place its index in the clip
-gives it: its embedding depends neither on the length of the clip nor on how a long one was cut.
+gives it, and a prompt by itself, all the way to the vector of unit length: an embedding depends neither on the
+length of the clip nor on how a long one was cut, nor on which prompts are asked for together.
 """
 
 from __future__ import annotations
@@ -51,28 +52,43 @@ class ImageTextEncoder(Protocol):
         ...
 
 
-def in_batches(frames: Frames, prepare: Callable[[Image.Image], Tensor], encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Encode frames in batches of `BATCH`, the last one filled up with black; first axis F.
+def in_batches(
+    frames: Frames, prepare: Callable[[Image.Image], Tensor], encode: Callable[[Tensor], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """Encode frames in batches of `BATCH`, the last one filled up with black; float32, first axis F.
+
+    Whatever is left to do with the result must work on one frame at a time: how a matrix product rounds depends
+    on how many rows it has.
 
     Args:
         frames: uint8 F,H,W,3.
         prepare: makes one network input C,h,w of a picture.
-        encode: network, B,C,h,w to B,….
+        encode: network, B,C,h,w to what it gives, B,… each.
     """
     from PIL import Image  # noqa: PLC0415
 
-    encoded = []
+    batches = []
     with torch.inference_mode():
         for start in range(0, len(frames), BATCH):
             inputs = torch.stack([prepare(Image.fromarray(f)) for f in frames[start : start + BATCH]])
             padding = inputs.new_zeros(BATCH - len(inputs), *inputs.shape[1:])
-            encoded.append(encode(torch.cat([inputs, padding]))[: len(inputs)].float().cpu())
-    return torch.cat(encoded)
+            encoded = encode(torch.cat([inputs, padding]))
+            batches.append([each[: len(inputs)].float().cpu() for each in encoded])
+    return tuple(torch.cat(each) for each in zip(*batches, strict=True))
 
 
-def _unit(vectors: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors, dim=-1).numpy()
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def _array(vectors: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = vectors.numpy()
     return array
+
+
+def _named(encoded: tuple[Tensor, ...]) -> Arrays:
+    """What `ImageTextEncoder.images` promises: the projected vectors, then the pooled ones where there are any."""
+    return {name: _array(vectors) for name, vectors in zip(("projected", "pooled"), encoded, strict=False)}
 
 
 class OpenClip:
@@ -92,16 +108,20 @@ class OpenClip:
 
     def images(self, frames: Frames) -> Arrays:
         """See `ImageTextEncoder.images`."""
-        features = in_batches(frames, self._preprocess, lambda x: self._model.encode_image(x.to(self._device)))
-        if self._projection is None:
-            return {"projected": _unit(features)}
-        return {"projected": _unit(features @ self._projection.float().cpu()), "pooled": _unit(features)}
+
+        def encode(pixels: Tensor) -> tuple[Tensor, ...]:
+            features = self._model.encode_image(pixels.to(self._device)).float()
+            if self._projection is None:
+                return (_unit(features),)
+            return _unit(features @ self._projection.float()), _unit(features)
+
+        return _named(in_batches(frames, self._preprocess, encode))
 
     def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See `ImageTextEncoder.texts`."""
         with torch.inference_mode():
-            rows = [self._model.encode_text(self._tokens(p).to(self._device)).float().cpu() for p in prompts]
-        return _unit(torch.cat(rows))
+            rows = [_unit(self._model.encode_text(self._tokens(p).to(self._device))).cpu() for p in prompts]
+        return _array(torch.cat(rows))
 
     def _tokens(self, prompt: str) -> Tensor:
         unknown = [word for word in prompt.split() if self._spelled(word)]
@@ -141,14 +161,11 @@ class TransformersClip:
             pixels: Tensor = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
             return pixels
 
-        def encode(pixels: Tensor) -> Tensor:
-            pooled: Tensor = self._model.vision_model(pixel_values=pixels.to(self._device)).pooler_output
-            return pooled
+        def encode(pixels: Tensor) -> tuple[Tensor, ...]:
+            pooled = self._model.vision_model(pixel_values=pixels.to(self._device)).pooler_output
+            return _unit(self._model.visual_projection(pooled)), _unit(pooled)
 
-        pooled = in_batches(frames, prepare, encode)
-        with torch.inference_mode():
-            projected = pooled @ self._model.visual_projection.weight.float().cpu().T
-        return {"projected": _unit(projected), "pooled": _unit(pooled)}
+        return _named(in_batches(frames, prepare, encode))
 
     def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See `ImageTextEncoder.texts`."""
@@ -160,8 +177,8 @@ class TransformersClip:
                 if tokens["input_ids"].shape[1] > context:
                     raise _too_long(prompt, context, self.id)
                 output = self._model.text_model(**{k: v.to(self._device) for k, v in tokens.items()})
-                rows.append(self._model.text_projection(output.pooler_output).float().cpu())
-        return _unit(torch.cat(rows))
+                rows.append(_unit(self._model.text_projection(output.pooler_output)).cpu())
+        return _array(torch.cat(rows))
 
 
 def _too_long(prompt: str, context: int, model: str) -> UserError:
@@ -253,7 +270,8 @@ class DinoKeys:
 
     def keys(self, frames: Frames) -> Tensor:
         """F,N,D float32 with the class token first."""
-        return in_batches(frames, self._prepare, self._encode)
+        (keys,) = in_batches(frames, self._prepare, self._encode)
+        return keys
 
     def _prepare(self, picture: Image.Image) -> Tensor:
         from torchvision.transforms import functional as T  # noqa: PLC0415
@@ -265,14 +283,14 @@ class DinoKeys:
         result: Tensor = T.normalize(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
         return result
 
-    def _encode(self, pixels: Tensor) -> Tensor:
+    def _encode(self, pixels: Tensor) -> tuple[Tensor]:
         kept: list[Tensor] = []
         hook = self._model.blocks[-1].attn.qkv.register_forward_hook(lambda _m, _i, output: kept.append(output))
         try:
             self._model.forward_features(pixels.to(self._device))
         finally:
             hook.remove()
-        return kept[0].chunk(3, dim=-1)[1]
+        return (kept[0].chunk(3, dim=-1)[1],)
 
 
 def load_dino(weights: Path, name: str = "vit_base_patch8_224.dino", device: str = "cpu") -> DinoKeys:
