@@ -17,6 +17,7 @@ from torch import Tensor
 from fatezero.errors import UserError
 from fatezero_eval import consistency, fidelity, flickering, motion, structure, text, warp_error
 from fatezero_eval.clips import Chunk
+from fatezero_eval.state import ClipMean
 
 Model = Literal[
     "clip", "pick", "dino", "lpips", "lpips_squeeze", "flow", "motion"
@@ -55,7 +56,8 @@ class Metric:
         name: family, or family/mode.
         version: rises with every change of meaning.
         unit: of the stored value.
-        higher_is_better: which way the arrow points; None where it points nowhere.
+        family: its torchmetrics class or that of its default mode, which says which way is better; None where
+            no way is.
         model: what it needs beside frames; None for none.
         needs: versions of the clip that not every benchmark has.
         display: tables show the value times this.
@@ -67,7 +69,7 @@ class Metric:
     name: str
     version: int = 1
     unit: str
-    higher_is_better: bool | None
+    family: type[ClipMean] | None
     model: Model | None = None
     needs: tuple[Version, ...] = ()
     display: float = 1
@@ -79,6 +81,11 @@ class Metric:
     def id(self) -> str:
         """Name and version, as rows carry it."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Which way the arrow points; None where it points nowhere."""
+        return None if self.family is None else self.family.higher_is_better
 
 
 ONE_FRAME = "the clip has one frame"
@@ -95,7 +102,7 @@ CLIP_METRICS = (
     Metric(
         name="text_alignment",
         unit="100 cos",
-        higher_is_better=True,
+        family=text.TextAlignment,
         model="clip",
         undefined=NEVER,
         of_clip=lambda c: text.text_alignment(c.edited, c.target_prompt),
@@ -103,7 +110,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_accuracy",
         unit="share of frames",
-        higher_is_better=True,
+        family=text.FrameAccuracy,
         model="clip",
         undefined=NEVER,
         of_clip=lambda c: text.frame_accuracy(c.edited, c.source_prompt, c.target_prompt),
@@ -111,7 +118,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_accuracy/fatezero",
         unit="share of frames",
-        higher_is_better=True,
+        family=text.FrameAccuracy,
         model="clip",
         undefined=NEVER,
         of_clip=lambda c: text.frame_accuracy(c.bottom_square, c.source_prompt, c.target_prompt),
@@ -119,7 +126,7 @@ CLIP_METRICS = (
     Metric(
         name="directional_similarity",
         unit="cos",
-        higher_is_better=True,
+        family=text.DirectionalSimilarity,
         model="clip",
         undefined="the frames or the prompts did not change",
         of_clip=lambda c: text.direction_of_frames(c.edited, c.source, c.source_prompt, c.target_prompt),
@@ -127,7 +134,7 @@ CLIP_METRICS = (
     Metric(
         name="pick_score",
         unit="logit",
-        higher_is_better=True,
+        family=text.PickScore,
         model="pick",
         undefined=NEVER,
         of_clip=lambda c: text.pick_score(c.edited, c.target_prompt, c.logit_scale),
@@ -135,7 +142,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_consistency",
         unit="cos",
-        higher_is_better=True,
+        family=consistency.FrameConsistency,
         model="clip",
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.adjacent(c.edited),
@@ -143,7 +150,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_consistency/fatezero",
         unit="cos",
-        higher_is_better=True,
+        family=consistency.FrameConsistency,
         model="clip",
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.adjacent(c.bottom_square),
@@ -151,7 +158,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_consistency/all_pairs",
         unit="cos",
-        higher_is_better=True,
+        family=consistency.AllPairsConsistency,
         model="clip",
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.all_pairs(c.edited),
@@ -159,7 +166,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_consistency/vbench",
         unit="cos",
-        higher_is_better=True,
+        family=consistency.VBenchConsistency,
         model="clip",
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.vbench(c.edited),
@@ -167,7 +174,7 @@ CLIP_METRICS = (
     Metric(
         name="frame_consistency/unprojected",
         unit="cos",
-        higher_is_better=True,
+        family=consistency.FrameConsistency,
         model="clip",
         undefined="the clip has one frame, or the judge's vision tower has no projection",
         of_clip=_unprojected,
@@ -178,7 +185,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_error",
         unit="squared difference",
-        higher_is_better=False,
+        family=warp_error.WarpError,
         model="motion",
         display=1000,
         undefined=NO_PIXELS,
@@ -187,7 +194,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_error/lai2018",
         unit="squared difference",
-        higher_is_better=False,
+        family=warp_error.WarpError,
         model="motion",
         display=1000,
         undefined=ONE_FRAME,
@@ -196,7 +203,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_error/rerender_pixel_mse",
         unit="squared difference",
-        higher_is_better=False,
+        family=warp_error.WarpError,
         model="motion",
         display=1000,
         undefined=ONE_FRAME,
@@ -205,7 +212,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_error/evalcrafter",
         unit="squared difference, summed over channels",
-        higher_is_better=False,
+        family=warp_error.WarpError,
         model="motion",
         undefined=ONE_FRAME,
         of_chunk=lambda c: warp_error.evalcrafter_of_pairs(c.every("edited"), *c.motion),
@@ -213,7 +220,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_error/rave_warpssim",
         unit="squared difference",
-        higher_is_better=False,
+        family=warp_error.WarpError,
         model="motion",
         display=1000,
         undefined=ONE_FRAME,
@@ -222,7 +229,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_ssim",
         unit="SSIM",
-        higher_is_better=True,
+        family=warp_error.WarpSSIM,
         model="motion",
         undefined=NO_PIXELS,
         of_chunk=lambda c: warp_error.warp_ssim_of_pairs(c.every("edited"), c.motion[0], c.valid),
@@ -230,7 +237,7 @@ MOTION_METRICS = (
     Metric(
         name="warp_ssim/rave",
         unit="SSIM",
-        higher_is_better=True,
+        family=warp_error.WarpSSIM,
         model="motion",
         undefined=ONE_FRAME,
         of_chunk=lambda c: warp_error.rave_of_pairs(c.every("edited"), c.motion[0]),
@@ -238,7 +245,7 @@ MOTION_METRICS = (
     Metric(
         name="valid_pixels",
         unit="share of pixels",
-        higher_is_better=None,
+        family=None,
         model="motion",
         undefined=ONE_FRAME,
         of_chunk=lambda c: c.valid.double().mean((1, 2)),
@@ -246,14 +253,14 @@ MOTION_METRICS = (
     Metric(
         name="temporal_flickering",
         unit="1 - mean difference",
-        higher_is_better=True,
+        family=flickering.TemporalFlickering,
         undefined=ONE_FRAME,
         of_chunk=lambda c: flickering.flickering_of_pairs(c.every("edited")),
     ),
     Metric(
         name="motion_fidelity",
         unit="pixels",
-        higher_is_better=False,
+        family=motion.MotionFidelity,
         model="flow",
         undefined=ONE_FRAME,
         of_chunk=lambda c: motion.endpoint_error_of_pairs(c.forward("source"), c.forward("edited")),
@@ -272,7 +279,7 @@ STRUCTURE_METRICS = (
     Metric(
         name="structure_distance",
         unit="squared cos",
-        higher_is_better=False,
+        family=structure.StructureDistance,
         model="dino",
         display=1000,
         undefined=NEVER,
@@ -295,12 +302,18 @@ def _compare(chunk: Chunk, function: Comparison, place: Place, model: Model | No
 
 
 def _fidelity(
-    place: Place, family: str, unit: str, function: Comparison, *, model: Model | None = None, mode: str = ""
+    place: Place,
+    family: type[ClipMean],
+    unit: str,
+    function: Comparison,
+    *,
+    model: Model | None = None,
+    mode: str = "",
 ) -> Metric:
     return Metric(
-        name=f"{family}/{place}{mode}",
+        name=f"{family.__name__.lower()}/{place}{mode}",
         unit=unit,
-        higher_is_better=family in ("psnr", "ssim"),
+        family=family,
         model=model,
         needs=("true_edit",) if place == "truth" else ("mask",),
         undefined=NEVER if place == "truth" else EMPTY,
@@ -314,18 +327,21 @@ _PIE = "/pie_compat"
 _SQUARED = "squared difference"
 
 FIDELITY_METRICS = (
-    *(_fidelity(place, "psnr", "dB", fidelity.psnr) for place in _EVERYWHERE),
-    *(_fidelity(place, "ssim", "SSIM", fidelity.ssim) for place in _EVERYWHERE),
-    *(_fidelity(place, "mse", _SQUARED, fidelity.mse) for place in _EVERYWHERE),
-    *(_fidelity(place, "lpips", "LPIPS", fidelity.lpips, model="lpips") for place in _EVERYWHERE),
-    *(_fidelity(place, "psnr", "dB", fidelity.psnr_pie, mode=_PIE) for place in _MASKED),
-    *(_fidelity(place, "ssim", "SSIM", fidelity.ssim_pie, mode=_PIE) for place in _MASKED),
-    *(_fidelity(place, "mse", _SQUARED, fidelity.mse_pie, mode=_PIE) for place in _MASKED),
-    *(_fidelity(place, "lpips", "LPIPS", fidelity.lpips_pie, model="lpips_squeeze", mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, fidelity.PSNR, "dB", fidelity.psnr) for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.SSIM, "SSIM", fidelity.ssim) for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.MSE, _SQUARED, fidelity.mse) for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.LPIPS, "LPIPS", fidelity.lpips, model="lpips") for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.PSNR, "dB", fidelity.psnr_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, fidelity.SSIM, "SSIM", fidelity.ssim_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, fidelity.MSE, _SQUARED, fidelity.mse_pie, mode=_PIE) for place in _MASKED),
+    *(
+        _fidelity(place, fidelity.LPIPS, "LPIPS", fidelity.lpips_pie, model="lpips_squeeze", mode=_PIE)
+        for place in _MASKED
+    ),
     Metric(
         name="mask_iou",
         unit="IoU",
-        higher_is_better=True,
+        family=fidelity.MaskIoU,
         needs=("mask", "own_mask"),
         undefined="both masks are empty in every frame",
         of_chunk=lambda c: fidelity.mask_iou(c.mask("own_mask"), c.mask("mask")),
