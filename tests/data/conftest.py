@@ -1,8 +1,11 @@
 """Small clips written with PyAV alone, whose frames tell their own index by their brightness."""
 
+from __future__ import annotations
+
 import os
 import tempfile
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,17 +13,19 @@ import av
 import numpy as np
 import pytest
 
+from fatezero.types import Frames
 
-def brightness(index):
+
+def brightness(index: int) -> int:
     """What frame `index` of a numbered clip is filled with."""
     return 20 + 9 * index
 
 
 @pytest.fixture
-def numbered():
+def numbered() -> Callable[..., Frames]:
     """Builds frames that are flat grey but for a red and a blue stripe, so that colour errors show."""
 
-    def build(count=20, height=48, width=64):
+    def build(count: int = 20, height: int = 48, width: int = 64) -> Frames:
         frames = np.zeros((count, height, width, 3), np.uint8)
         for index in range(count):
             frames[index] = brightness(index)
@@ -32,20 +37,20 @@ def numbered():
 
 
 @pytest.fixture
-def encode(tmp_path):
+def encode(tmp_path: Path) -> Callable[..., Path]:
     """Encodes frames as they are asked for: encode(name, frames, codec=…, pixels=…, times_ms=…, …)."""
 
     def write(
-        name,
-        frames,
-        codec="libx264",
-        pixels="yuv420p",
-        fps=25,
-        times_ms=None,
-        colours=None,
-        full=False,
-        **options,
-    ):
+        name: str,
+        frames: Frames,
+        codec: str = "libx264",
+        pixels: str = "yuv420p",
+        fps: int = 25,
+        times_ms: Sequence[int] | None = None,
+        colours: str | None = None,
+        full: bool = False,
+        **options: str,
+    ) -> Path:
         path = tmp_path / name
         muxer = {"movflags": options.pop("movflags")} if "movflags" in options else {}
         with av.open(str(path), "w", options=muxer) as container:
@@ -74,7 +79,7 @@ def encode(tmp_path):
 
 
 @contextmanager
-def without_privileges():
+def without_privileges() -> Iterator[None]:
     """Root may do anything: for a moment, be nobody."""
     before = os.geteuid()
     if before == 0:
@@ -86,12 +91,12 @@ def without_privileges():
 
 
 @pytest.fixture
-def unprivileged():
+def unprivileged() -> Callable[[], AbstractContextManager[None]]:
     return without_privileges
 
 
 @pytest.fixture
-def anybody():
+def anybody() -> Iterator[Path]:
     """A folder that every user may enter."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -99,10 +104,10 @@ def anybody():
 
 
 @pytest.fixture
-def indices_of():
+def indices_of() -> Callable[[Frames], list[int]]:
     """Reads the index back from the brightness of the lower half."""
 
-    def read(frames):
+    def read(frames: Frames) -> list[int]:
         values = frames[:, frames.shape[1] // 2 :].reshape(len(frames), -1).mean(axis=1)
         return [round((value - brightness(0)) / 9) for value in values]
 

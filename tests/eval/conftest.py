@@ -1,10 +1,15 @@
 """The smallest real judge, and small clips on disk."""
 
+from __future__ import annotations
+
 import json
 import string
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import open_clip
 import pytest
 import torch
@@ -13,22 +18,22 @@ from transformers import CLIPTokenizer
 
 from fatezero.data.manifest import request_to_json
 from fatezero.data.video import write_frames
-from fatezero.types import ClipSpec, EditRequest
-from fatezero_eval.encoders import load_clip
+from fatezero.types import ClipSpec, EditRequest, Frames
+from fatezero_eval.encoders import ImageTextEncoder, load_clip
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 24
 WORDS = ("an", "red", "owl", "fox", "jeep", "in", "the", "snow")
 
 
-def spelling(word):
+def spelling(word: str) -> list[tuple[str, str]]:
     """Merges that make the word one token, from its first letter on."""
     letters = [*word[:-1], f"{word[-1]}</w>"]
     return [("".join(letters[:count]), letters[count]) for count in range(1, len(letters))]
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory):
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random open_clip model as a local folder; its tokenizer knows WORDS and spells all others."""
     folder = tmp_path_factory.mktemp("models") / "tiny-clip"
     letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
@@ -50,30 +55,30 @@ def tiny_clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def judge(tiny_clip):
+def judge(tiny_clip: Path) -> ImageTextEncoder:
     return load_clip(str(tiny_clip))
 
 
-def drifting(frames, seed, height=32, width=40):
+def drifting(frames: int, seed: int, height: int = 32, width: int = 40) -> Frames:
     """Smooth texture that moves by a pixel a frame, uint8 F,H,W,3."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.random((1, 3, 12, 12)))
-    canvas = torch.nn.functional.interpolate(coarse, size=(height, width + frames), mode="bicubic")
-    canvas = (canvas[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    fine = torch.nn.functional.interpolate(coarse, size=(height, width + frames), mode="bicubic")[0]
+    canvas = (fine.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return np.stack([canvas[:, t : t + width] for t in range(frames)])
 
 
 @pytest.fixture
-def make_frames():
+def make_frames() -> Callable[..., Frames]:
     return drifting
 
 
-def grey(mask):
+def grey(mask: npt.NDArray[np.bool_]) -> Frames:
     return np.repeat((mask * 255).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 @pytest.fixture
-def run_folder(tmp_path):
+def run_folder(tmp_path: Path) -> Path:
     """Two variants of three edits of unequal length, with a manifest that knows their masks and truths."""
     clips, edits = tmp_path / "clips", []
     for number, (name, frames) in enumerate((("owl", 3), ("fox", 5), ("jeep", 1))):

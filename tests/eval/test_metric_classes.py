@@ -130,7 +130,7 @@ def frames_against_frames(formula: Callable[[np.ndarray], float]) -> Examples:
     rng = random()
     clips = [(unit(count, 8, rng=rng),) for count in LENGTHS]
     return Examples(
-        clips=clips,  # type: ignore[arg-type]
+        clips=clips,
         expected=[formula(frames) for (frames,) in clips],
         undefined=(unit(1, 8, rng=rng),),
         better=(np.stack([clips[0][0][0]] * 4),),
@@ -156,7 +156,7 @@ def vbench_consistency() -> Examples:
 def temporal_flickering() -> Examples:
     clips = [(random().random((count, 3, 6, 7)),) for count in LENGTHS]
     return Examples(
-        clips=clips,  # type: ignore[arg-type]
+        clips=clips,
         expected=[1 - np.abs(np.diff(frames, axis=0)).mean() for (frames,) in clips],
         undefined=(np.zeros((1, 3, 6, 7)),),
         better=(np.full((3, 3, 6, 7), 0.3),),
@@ -248,7 +248,7 @@ def lpips() -> Examples:
     """Zhang et al. 2018, equation 1, in float64 on the network's features: random ones, weighted as published."""
     torch.manual_seed(0)
     network = _LPIPS(pretrained=True, net="squeeze", pnet_rand=True)
-    weights = [layer.model[-1].weight.numpy()[0] for layer in network.lins]  # type: ignore[union-attr, operator]
+    weights = [layer.model[-1].weight.numpy()[0] for layer in network.lins]
     mean, spread = (np.array(x)[:, None, None] for x in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
 
     def features(frame: np.ndarray) -> list[np.ndarray]:
