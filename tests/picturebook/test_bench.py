@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import fatezero.picturebook.bench as writing
 from fatezero.data.manifest import Manifest, read_manifest
 from fatezero.data.video import read_clip
+from fatezero.picturebook import DEMO
 from fatezero.picturebook.bench import render_truth
+from fatezero.picturebook.clips import ClipRecipe, render_clip
 from fatezero.picturebook.world import Scene, held_out
+from fatezero.types import ClipSpec, Frames
 
 FOLDER = Path(__file__).parents[2] / "datasets" / "picturebook"
 
@@ -70,3 +76,38 @@ def test_distractors_are_there_and_no_edit_names_them() -> None:
 def test_long_clips_are_long() -> None:
     requests = read_manifest(FOLDER / "long.yaml").requests
     assert {len(read_clip(request.clip).frames) for request in requests} == {64}
+
+
+def near(written: Path, frames: Frames) -> bool:
+    """Whether a video shows these frames but for what its encoder lost: 28 dB and more."""
+    decoded = read_clip(ClipSpec(path=str(written))).frames
+    return (
+        decoded.shape == frames.shape and 10 * np.log10(255**2 / np.square(decoded - frames.astype(float)).mean()) > 28
+    )
+
+
+def test_the_demo_is_written_as_it_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = read_clip(DEMO.clip)
+    written = tmp_path / "demo.mp4"
+    monkeypatch.setattr(writing, "DEMO", replace(DEMO, clip=ClipSpec(path=str(written))))
+    writing.write_demo()
+    scene = Scene(object="jeep", background="road")
+    assert DEMO.source_prompt == scene.caption
+    assert DEMO.target_prompt == replace(scene, background="snow").caption
+    for path in (Path(DEMO.clip.path), written):
+        assert near(path, render_clip(ClipRecipe(scene=scene, seed=1, frames=8)).frames)
+    again = read_clip(ClipSpec(path=str(written)))
+    assert (len(again.frames), again.fps) == (len(shipped.frames), shipped.fps) == (8, 8)
+
+
+def test_the_bench_is_written_as_it_is_shipped(tmp_path: Path) -> None:
+    """Its manifests word by word; its clips are those the truth in them renders."""
+    writing.write_bench(tmp_path)
+    files = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(FOLDER) for suffix in ("yaml", "mp4") for path in FOLDER.rglob(f"*.{suffix}")}
+    for name in ("manifest.yaml", "long.yaml", "distractor.yaml"):
+        assert yaml.safe_load((tmp_path / name).read_text()) == yaml.safe_load((FOLDER / name).read_text())
+        written = read_manifest(tmp_path / name)
+        for request in written.requests[::10]:
+            source, _ = render_truth(dict(written.truth[request.id]))
+            assert near(Path(request.clip.path), source.frames)
