@@ -327,7 +327,7 @@ def test_nothing_is_wider_than_the_window(page, width):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     wait(page, "return document.querySelectorAll('#plots .effect').length")
-    wait(page, "return document.documentElement.scrollWidth <= arguments[0]", width)  # once it is laid out again
+    assert wait(page, "return document.documentElement.scrollWidth <= arguments[0]", width)  # once it is laid out again
 
 
 def test_sixty_edits_of_eight_variants(browser, tmp_path, record_property):

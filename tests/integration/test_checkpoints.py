@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,23 @@ def test_autoencoder_tiny_is_scaled_as_diffusers_does(golden_folder: Path, tmp_p
 
 
 def test_levels_without_attention_elsewhere(golden_folder: Path, tmp_path: Path) -> None:
-    """Attention at two levels only, one layer a block, as small models have it."""
+    """Attention at two levels only, one layer a block, as small models have it: found where it is, and fused there."""
     unet = tiny_unet(
         layers_per_block=1, attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     tiny_pipeline(golden_folder, unet=unet).save_pretrained(tmp_path)
-    edit(tmp_path, fusion=FusionConfig(min_downsampling=1))
+    sites = FateZero.load(str(tmp_path), QUIET).backbone.sites
+    found = Counter((site.block, site.downsampling, site.kind) for site in sites)
+    kinds = ("self", "cross")
+    levels = {("down", 2): 1, ("down", 4): 1, ("mid", 8): 1, ("up", 4): 2, ("up", 2): 2}
+    assert found == {(*level, kind): layers for level, layers in levels.items() for kind in kinds}
+    unfused, coarse, fused = (
+        edit(tmp_path, fusion=fusion) for fusion in (None, *(FusionConfig(min_downsampling=n) for n in (4, 1)))
+    )
+    assert not np.array_equal(unfused, coarse)
+    assert not np.array_equal(coarse, fused)  # the layers at downsampling 2
 
 
 @pytest.mark.parametrize(
