@@ -33,12 +33,19 @@ def test_open_clip_embeddings_are_open_clips_own(tiny_clip, judge, make_frames):
     np.testing.assert_allclose(np.linalg.norm(pooled, axis=-1), 1, atol=1e-6)
 
 
-def test_embeddings_do_not_depend_on_the_batch(judge, make_frames):
-    frames = make_frames(19, 1)
-    whole = judge.images(frames)["projected"]
-    parts = [judge.images(frames[start : start + 8])["projected"] for start in (0, 8, 16)]
-    assert np.array_equal(whole, np.concatenate(parts))
-    assert np.array_equal(judge.images(frames[:3])["projected"], whole[:3])
+def same_in_parts(encode, frames):
+    """Whether 19 frames give the same bytes together, in three parts, and without those after the third."""
+    whole = encode(frames)
+    parts = [encode(frames[start : start + 8]) for start in (0, 8, 16)]
+    return np.array_equal(whole, np.concatenate(parts)) and np.array_equal(whole[:3], encode(frames[:3]))
+
+
+@pytest.mark.parametrize("kind", ["projected", "pooled"])
+def test_embeddings_do_not_depend_on_the_batch(judge, make_frames, kind):
+    assert same_in_parts(lambda frames: judge.images(frames)[kind], make_frames(19, 1))
+
+
+def test_embeddings_of_prompts_do_not_depend_on_their_company(judge):
     both = judge.texts(["a red owl", "a fox"])
     assert np.array_equal(both[1], judge.texts(["a fox"])[0])
 
@@ -76,6 +83,8 @@ def test_transformers_clip_is_read_from_a_folder(tmp_path, make_frames, tiny_cli
     np.testing.assert_allclose(encoder.images(frames)["projected"], output.image_embeds, atol=1e-5)
     np.testing.assert_allclose(encoder.texts(["a red owl"]), output.text_embeds, atol=1e-5)
     assert encoder.logit_scale == pytest.approx(model.logit_scale.item())
+    for kind in ("projected", "pooled"):
+        assert same_in_parts(lambda frames, kind=kind: encoder.images(frames)[kind], make_frames(19, 1))
     with pytest.raises(UserError, match="longer than the 24 tokens"):
         encoder.texts(["a" * 23])
 
@@ -110,6 +119,7 @@ def test_dino_keys_of_one_frame_are_the_last_blocks(make_frames):
             tokens, *(p[192:384] for p in (block.attn.qkv.weight, block.attn.qkv.bias))
         )
     np.testing.assert_allclose(keys[1], expected[0], atol=1e-4)
+    assert same_in_parts(dino.keys, make_frames(19, 0, height=16, width=16))
 
 
 def test_lpips_is_torchmetrics_own_and_zero_for_equal_frames():

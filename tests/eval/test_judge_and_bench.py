@@ -126,7 +126,7 @@ def test_metric_states_are_the_same_in_any_number_of_processes(tmp_path):
         assert len(outputs) == 1  # every process prints the same
         results[world] = [float(word) for word in outputs.pop().split()[:2]]
     for world in (2, 3):
-        np.testing.assert_allclose(results[world], results[1], rtol=1e-14)
+        np.testing.assert_allclose(results[world], results[1], rtol=1e-12)  # five numbers in another order
 
 
 def test_an_empty_state_has_no_mean():

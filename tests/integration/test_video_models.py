@@ -95,7 +95,8 @@ def edited(backbone: Backbone, method: MethodConfig, **runtime: Any) -> EditResu
 def test_fresh_temporal_layers_change_nothing(backbone64: Backbone, scope: str, rank: int | None) -> None:
     method = replace(IMAGE, norm_scope=scope)
     (fresh,) = predict(inflated(backbone64, trained=False, rank=rank), noise(), method)
-    assert torch.equal(fresh, predict(backbone64, noise(), method)[0])
+    plain = predict(backbone64, noise(), method)[0]  # zeros are added, but the sum may lie in memory otherwise
+    torch.testing.assert_close(fresh, plain, rtol=0, atol=1e-12)
 
 
 def test_a_fresh_adapter_changes_nothing(backbone64: Backbone, tmp_path: Path) -> None:
