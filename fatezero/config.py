@@ -12,13 +12,13 @@ from typing import Literal
 
 from fatezero.errors import UserError
 
-Window = tuple[float, float]  # [start, end) as fractions of the denoising steps
+StepWindow = tuple[float, float]  # [start, end) as fractions of the denoising steps
 KeyFrame = int | Literal["self", "first", "middle", "last"]
 
 ANCHORS = ("first", "middle", "last")
 
 
-def _check_window(name: str, window: Window | None) -> None:
+def _check_window(name: str, window: StepWindow | None) -> None:
     if window is not None and not 0.0 <= window[0] <= window[1] <= 1.0:
         raise UserError(f"{name} is {tuple(window)}: a window is (start, end) with 0 <= start <= end <= 1.")
 
@@ -29,7 +29,7 @@ class FusionConfig:
 
     Attributes:
         word_map: "refine" aligns the prompts' tokens (any lengths), "replace" swaps word for word (equal counts).
-        cross_window: steps in which cross-attention of unchanged words comes from the source; None never.
+        cross_window: steps in which cross-attention comes from the source as the word map says; None never.
         word_windows: other windows for single words of the target prompt.
         self_window: steps in which self-attention comes from the source; None never.
         reweight: factors for the cross-attention of words of the target prompt, inside their window.
@@ -39,9 +39,9 @@ class FusionConfig:
     """
 
     word_map: Literal["refine", "replace"] = "refine"
-    cross_window: Window | None = (0.0, 0.8)
-    word_windows: Mapping[str, Window] = field(default_factory=dict)
-    self_window: Window | None = (0.0, 0.8)
+    cross_window: StepWindow | None = (0.0, 0.8)
+    word_windows: Mapping[str, StepWindow] = field(default_factory=dict)
+    self_window: StepWindow | None = (0.0, 0.8)
     reweight: Mapping[str, float] = field(default_factory=dict)
     min_downsampling: int = 2
     temporal: bool = False
@@ -57,7 +57,7 @@ class FusionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BlendingConfig:
-    """Masks from the source's cross-attention of the edited words (FateZero, section 3.3).
+    """Masks from the source's cross-attention of the edited words (FateZero, "Attention Map Blending").
 
     Attributes:
         threshold: tau; a place is edited where its attention exceeds this share of the frame's maximum.
@@ -70,7 +70,7 @@ class BlendingConfig:
 
     threshold: float = 0.3
     self_attention: bool = True
-    latent_window: Window | None = None
+    latent_window: StepWindow | None = None
     latent_words: Literal["source", "both"] = "both"
     mask_downsampling: int = 4
 
@@ -129,7 +129,8 @@ class RuntimeConfig:
 
     Attributes:
         device: where the networks run; "auto" takes CUDA, then MPS, then the CPU.
-        dtype: of the networks; "auto" is float16 on CUDA and float32 elsewhere. Latents keep at least float32.
+        dtype: number format of the networks; "auto" is float16 on CUDA and float32 elsewhere. Latents keep at least
+            float32.
         backend: where the source's attention comes from while editing: "recompute" runs the source again beside
             the edit, "qk" keeps its queries and keys, "maps" keeps the maps as the original does; "auto" is "qk"
             where it fits the budget, otherwise "recompute".

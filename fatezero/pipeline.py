@@ -4,153 +4,52 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property, reduce
 from hashlib import blake2b
 from operator import or_
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from fatezero.blending.mask import WordMask, word_attention
-from fatezero.cache import TrajectoryCache, cache_key
+from fatezero.blending.mask import MaskAverage, word_attention
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
 from fatezero.diffusion.ddim import Step, move, schedule
-from fatezero.diffusion.denoiser import video_denoiser
+from fatezero.diffusion.denoiser import Denoiser, video_denoiser
 from fatezero.diffusion.inversion import Trajectory, invert
-from fatezero.editing import EditPlan, EditStep, edit, plan_edit
+from fatezero.diffusion.recommendations import recommended_method
+from fatezero.edit_plan import EditPlan, plan_edit
+from fatezero.editing import EditStep, denoise, edit
 from fatezero.errors import UserError
-from fatezero.planning import GB, Choice, Shapes, choose_backend
-from fatezero.settings import recommended_method
+from fatezero.results import EditResult, Inversion, Target
+from fatezero.source_attention.backends import SourceAttention
+from fatezero.source_attention.budget import GB, BackendChoice, choose_backend
+from fatezero.source_attention.needs import Needs
 from fatezero.types import Frames
 
-Basis = tuple[object, ...]  # see `Target.basis`
 INVERSION_VERSION = "1"  # raised when the same clip and settings are inverted to other latents
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
+About = Mapping[str, str]  # everything that an inversion is made from
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """One edit of a clip.
+class KeptInversions(Protocol):
+    """Where inversions are kept and found again."""
 
-    Attributes:
-        prompt: describes the clip as it should become.
-        edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
-        target_words: words of this prompt that stand for them; needed to blend latents by both.
-        seed: of a sampled posterior and of SDEdit's noise.
-        method: the configuration.
-    """
+    def get(self, about: About, device: torch.device) -> Mapping[str, Tensor] | None:
+        """The tensors of an inversion on a device; None where it was not kept."""
 
-    prompt: str
-    edited_words: tuple[str, ...] = ()
-    target_words: tuple[str, ...] = ()
-    seed: int = 0
-    method: MethodConfig
-
-    @property
-    def basis(self) -> Basis:
-        """What the inversion depends on: targets of one clip and source prompt that agree in it share one.
-
-        Unless they make masks at different layers: see `mask_downsampling`.
-        """
-        method = self.method
-        return (
-            method.steps,
-            method.key_frames,
-            method.key_frames_min_width,
-            method.norm_scope,
-            self.seed if method.posterior == "sample" else None,
-            method.sdedit_strength,
-        )
-
-    @property
-    def mask_downsampling(self) -> int | None:
-        """The layers that masks are made at; None where the edit makes none."""
-        return self.method.blending.mask_downsampling if self.method.blending else None
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """A clip carried to noise, ready for its edits.
-
-    Attributes:
-        source_frames: uint8 F,H,W,3.
-        prompt: the source prompt.
-        basis: what of the edits' configuration it was made with.
-        mask_downsampling: the layers whose cross-attention was kept for masks; None kept none.
-        clean: F,C,h,w latents of the frames.
-        trajectory: None where no edit needs one (SDEdit).
-        choice: how the source's attention is kept; None where no edit needs it.
-        chunk: frames in one UNet call, as in `RuntimeConfig`.
-        middle: index of the middle frame where these are frames of a longer clip.
-        seconds: of encoding and inverting.
-    """
-
-    source_frames: Frames
-    prompt: str
-    basis: Basis
-    mask_downsampling: int | None
-    clean: Tensor
-    trajectory: Trajectory | None
-    choice: Choice | None
-    chunk: int | None
-    middle: int | None
-    seconds: dict[str, float]
-
-    @property
-    def bytes_kept(self) -> dict[str, int]:
-        """Bytes held between inversion and edit: latents, averaged cross maps, attention."""
-        trajectory = self.trajectory
-        if trajectory is None:
-            return {"latents": self.clean.nbytes, "cross_maps": 0, "attention": 0}
-        maps = trajectory.cross_maps
-        return {
-            "latents": trajectory.latents.nbytes,
-            "cross_maps": 0 if maps is None else maps.nbytes,
-            "attention": trajectory.keeping.store.bytes_kept if trajectory.keeping else 0,
-        }
-
-
-@dataclass(frozen=True)
-class EditResult:
-    """An edited clip.
-
-    Attributes:
-        frames: uint8 F,H,W,3.
-        source_frames: uint8 F,H,W,3.
-        source_prompt: describes the clip.
-        target: what was asked.
-        latents: F,C,h,w of the edited frames.
-        masks: float F,H,W in [0, 1]: share of the blended steps in which a pixel was free to change; None where
-            nothing was blended.
-        attention: by edited word, float F,m,n in [0, 1]: its cross-attention in the source, averaged over the
-            steps, over each frame's maximum.
-        choice: how the source's attention was kept; None where it was not needed.
-        bytes_kept: between inversion and edit.
-        seconds: by stage.
-        peak_memory_bytes: of the process on the CPU, of the allocator on CUDA.
-    """
-
-    frames: Frames
-    source_frames: Frames
-    source_prompt: str
-    target: Target
-    latents: Tensor
-    masks: npt.NDArray[np.float32] | None
-    attention: dict[str, npt.NDArray[np.float32]]
-    choice: Choice | None
-    bytes_kept: dict[str, int]
-    seconds: dict[str, float]
-    peak_memory_bytes: int
+    def put(self, about: About, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the tensors of an inversion."""
 
 
 class FateZero:
@@ -167,7 +66,7 @@ class FateZero:
         backbone: Backbone,
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
-        cache: TrajectoryCache | None = None,
+        cache: KeptInversions | None = None,
     ) -> None:
         """Take the networks, how to run them, who is told what came of it, and where inversions are kept.
 
@@ -195,7 +94,7 @@ class FateZero:
         checkpoint: str = "picturebook",
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
-        cache: TrajectoryCache | None = None,
+        cache: KeptInversions | None = None,
         motion_adapter: str | None = None,
     ) -> FateZero:
         """Load a checkpoint, and a motion adapter for it, as `Backbone.load` takes them.
@@ -231,7 +130,7 @@ class FateZero:
             edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
             target_words: words of the target prompt that stand for them; needed to blend latents by both.
             method: the configuration; None is the one recommended for the checkpoint.
-            seed: of a sampled posterior and of SDEdit's noise.
+            seed: seed of a sampled posterior and of SDEdit's noise.
             progress: called after every step with the stage and how far it is.
 
         Raises:
@@ -262,59 +161,77 @@ class FateZero:
             prompt: the source prompt.
             targets: the edits to come; they say what of the source's attention is kept.
             progress: called after every step.
-            middle: index of the middle frame where these are frames of a longer clip.
+            middle: index of the whole clip's middle frame among these, where they are a segment of it.
 
         Raises:
             UserError: for frames, words or settings that do not fit.
         """
-        method, basis = targets[0].method, targets[0].basis
-        layers = {target.mask_downsampling for target in targets if target.mask_downsampling is not None}
-        if any(target.basis != basis for target in targets) or len(layers) > 1:
-            raise UserError(
-                "These edits cannot share an inversion: their steps, key frames, norm scope, posterior (or its seed), "
-                "mask layers or SDEdit strengths differ. Invert once for each."
-            )
-        mask_downsampling = next(iter(layers), None)
+        mask_downsampling = _shared_mask_downsampling(targets)
         _check_frames(frames)
         if self.backbone.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.backbone.device)
         needs = reduce(or_, (self.plan(prompt, target).needs for target in targets))
         about = self._about(frames, prompt, targets[0], (mask_downsampling, middle)) if self._cache else {}
-        kept = self._cache.get(cache_key(about), self.backbone.device) if self._cache else None
+        kept = self._cache.get(about, self.backbone.device) if self._cache else None
         started = time.perf_counter()
         clean = self._encode(frames, targets[0]) if kept is None else kept["clean"]
         encoded = time.perf_counter()
-        with video_denoiser(self.backbone, method, len(frames), self.runtime.chunk, middle) as denoiser:
-            choice = None
-            if needs:
-                shapes = Shapes.of(denoiser, clean, method)
-                choice = choose_backend(self.runtime, needs, shapes, self.backbone.device)
-            source = choice or "the source's attention is not needed"
-            self._report(f"{len(frames)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
-            steps = schedule(self.backbone.scheduler_config, method.steps)
+        method = targets[0].method
+        with self._denoiser(method, len(frames), middle) as denoiser:
+            choice = self._choose_backend(denoiser, clean, needs)
             trajectory = None
-            if kept is not None and method.sdedit_strength is None:
+            if method.sdedit_strength is None and kept is not None:
+                steps = schedule(self.backbone.scheduler_config, method.steps)
                 trajectory = Trajectory(prompt, steps, kept["latents"], kept.get("cross_maps"), None)
             elif method.sdedit_strength is None:
-                trajectory = invert(
-                    denoiser,
-                    clean,
-                    prompt,
-                    steps,
-                    mask_downsampling,
-                    choice.keeping(needs, self.backbone.device) if choice else None,
-                    lambda i: progress("inversion", i + 1, method.steps),
-                )
-        seconds = {"encode": encoded - started, "inversion": time.perf_counter() - encoded}
+                attention = choice.open(needs, self.backbone.device) if choice else None
+                trajectory = self._invert(denoiser, clean, prompt, method.steps, mask_downsampling, attention, progress)
         inversion = Inversion(
-            frames, prompt, basis, mask_downsampling, clean, trajectory, choice, self.runtime.chunk, middle, seconds
+            source_frames=frames,
+            prompt=prompt,
+            basis=targets[0].basis,
+            mask_downsampling=mask_downsampling,
+            clean=clean,
+            trajectory=trajectory,
+            choice=choice,
+            chunk=self.runtime.chunk,
+            middle=middle,
+            seconds={"encode": encoded - started, "inversion": time.perf_counter() - encoded},
         )
         if self._cache and kept is None:
-            self._cache.put(cache_key(about), _kept_tensors(inversion), about)
+            self._cache.put(about, _kept_tensors(inversion))
         found = ", from the cache" if kept is not None else ""
         sizes = ", ".join(f"{name} {bytes_ / GB:.3f} GB" for name, bytes_ in inversion.bytes_kept.items())
         self._report(f"kept {sizes}{found}")
         return inversion
+
+    def _denoiser(self, method: MethodConfig, length: int, middle: int | None) -> AbstractContextManager[Denoiser]:
+        return video_denoiser(self.backbone, method, length, self.runtime.chunk, middle)
+
+    def _invert(
+        self,
+        denoiser: Denoiser,
+        clean: Tensor,
+        prompt: str,
+        count: int,
+        mask_downsampling: int | None,
+        attention: SourceAttention | None,
+        progress: Progress,
+    ) -> Trajectory:
+        def on_step(index: int) -> None:
+            progress("inversion", index + 1, count)
+
+        steps = schedule(self.backbone.scheduler_config, count)
+        return invert(denoiser, clean, prompt, steps, mask_downsampling, attention, on_step)
+
+    def _choose_backend(self, denoiser: Denoiser, clean: Tensor, needs: Needs) -> BackendChoice | None:
+        """How the source's attention is kept; None where it is not needed. Tells the user."""
+        choice = None
+        if needs:
+            choice = choose_backend(self.runtime, needs, denoiser.recording_shapes(clean), self.backbone.device)
+        source = choice or "the source's attention is not needed"
+        self._report(f"{len(clean)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
+        return choice
 
     def _encode(self, frames: Frames, target: Target) -> Tensor:
         """F,C,h,w: each frame on its own, so that its latent does not depend on its neighbours."""
@@ -346,31 +263,34 @@ class FateZero:
             )
         if target.method.blending and not target.edited_words:
             self._report("nothing is blended: no edited words were given")
-        masks = _MaskAverage(inversion.source_frames.shape[1:3])
+        masks = MaskAverage(inversion.source_frames.shape[1:3])
         started = time.perf_counter()
 
         def on_step(step: EditStep) -> None:
-            masks.add(step)
+            masks.add([step.attention_mask] if step.attention_mask else step.latent_masks)
             progress("editing", step.index + 1, len(plan.steps))
 
-        length, chunk, middle = len(inversion.clean), inversion.chunk, inversion.middle
-        with video_denoiser(self.backbone, target.method, length, chunk, middle) as denoiser:
-            latents = edit(denoiser, plan, self._noisy(inversion, plan, target), inversion.trajectory, on_step)
+        with video_denoiser(
+            self.backbone, target.method, len(inversion.clean), inversion.chunk, inversion.middle
+        ) as denoiser:
+            if inversion.trajectory is None:
+                latents = denoise(denoiser, plan, self._noised(inversion.clean, plan, target.seed), on_step)
+            else:
+                latents = edit(denoiser, plan, inversion.trajectory, on_step)
         edited = time.perf_counter()
         frames = np.concatenate([to_bytes(self.backbone.decode(latent[None])) for latent in latents])
-        seconds = inversion.seconds | {"editing": edited - started, "decode": time.perf_counter() - edited}
         return EditResult(
-            frames,
-            inversion.source_frames,
-            inversion.prompt,
-            target,
-            latents.cpu(),
-            masks.mean(),
-            self._attention(inversion, target),
-            inversion.choice,
-            inversion.bytes_kept,
-            seconds,
-            peak_memory(self.backbone.device),
+            frames=frames,
+            source_frames=inversion.source_frames,
+            source_prompt=inversion.prompt,
+            target=target,
+            latents=latents.cpu(),
+            masks=masks.mean(),
+            attention=self._attention(inversion, target),
+            choice=inversion.choice,
+            bytes_kept=inversion.bytes_kept,
+            seconds={**inversion.seconds, "editing": edited - started, "decode": time.perf_counter() - edited},
+            peak_memory_bytes=peak_memory(self.backbone.device),
         )
 
     def plan(self, source_prompt: str, target: Target) -> EditPlan:
@@ -389,12 +309,11 @@ class FateZero:
             target.target_words,
         )
 
-    def _noisy(self, inversion: Inversion, plan: EditPlan, target: Target) -> Tensor:
-        if inversion.trajectory is not None:
-            return inversion.trajectory.latents[-1]
-        generator = torch.Generator().manual_seed(target.seed)
-        noise = torch.randn(inversion.clean.shape, generator=generator, dtype=torch.float32).to(inversion.clean)
-        return move(inversion.clean, noise, 1.0, plan.steps[-1].alpha_noisy)
+    def _noised(self, clean: Tensor, plan: EditPlan, seed: int) -> Tensor:
+        """Latents F,C,h,w at the noisiest level of a plan, where SDEdit starts."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32).to(clean)
+        return move(clean, noise, 1.0, plan.steps[0].ddim.alpha_noisy)
 
     def _attention(self, inversion: Inversion, target: Target) -> dict[str, npt.NDArray[np.float32]]:
         if inversion.trajectory is None or inversion.trajectory.cross_maps is None:
@@ -412,6 +331,21 @@ def _walked_steps(backbone: Backbone, method: MethodConfig) -> tuple[Step, ...]:
     return steps if method.sdedit_strength is None else steps[: max(1, round(method.sdedit_strength * len(steps)))]
 
 
+def _shared_mask_downsampling(targets: Sequence[Target]) -> int | None:
+    """The layers that all targets make masks at; None where none makes any.
+
+    Raises:
+        UserError: if the targets cannot share an inversion.
+    """
+    layers = {target.mask_downsampling for target in targets if target.mask_downsampling is not None}
+    if any(target.basis != targets[0].basis for target in targets) or len(layers) > 1:
+        raise UserError(
+            "These edits cannot share an inversion: their steps, key frames, norm scope, posterior (or its seed), "
+            "mask layers or SDEdit strengths differ. Invert once for each."
+        )
+    return next(iter(layers), None)
+
+
 def _check_frames(frames: Frames) -> None:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise UserError(f"frames are {frames.dtype} {frames.shape}: give at least one frame as uint8 F,H,W,3.")
@@ -424,32 +358,6 @@ def _kept_tensors(inversion: Inversion) -> dict[str, Tensor]:
         if inversion.trajectory.cross_maps is not None:
             tensors["cross_maps"] = inversion.trajectory.cross_maps
     return tensors
-
-
-class _MaskAverage:
-    """Share of the blended steps in which a pixel was free to change."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._size = size
-        self._sum: Tensor | None = None
-        self._steps = 0
-
-    def add(self, step: EditStep) -> None:
-        used: list[WordMask] = [step.attention_mask] if step.attention_mask else list(step.latent_masks)
-        if used:
-            rows, columns = used[0].attention.shape[-2:]
-            free = torch.stack([mask.hard((rows, columns)) for mask in used]).any(0).float().cpu()
-            self._sum = free if self._sum is None else self._sum + free
-            self._steps += 1
-
-    def mean(self) -> npt.NDArray[np.float32] | None:
-        if self._sum is None:
-            return None
-        # Enlarging the average equals averaging enlarged masks, for a fraction of the memory.
-        share: npt.NDArray[np.float32] = interpolate(self._sum[:, None] / self._steps, self._size, mode="nearest")[
-            :, 0
-        ].numpy()
-        return share
 
 
 def peak_memory(device: torch.device) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -13,21 +13,20 @@ Frames = npt.NDArray[np.uint8]  # F,H,W,3 RGB, 0..255
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSpec:
-    """Which frames of which file, and at what size.
+class FrameSelection:
+    """Which frames of a clip are taken, and at what size.
 
     Attributes:
-        path: a video file (mp4, webm, gif, webp, …) or a folder of images.
         start: index of the first frame taken.
-        frames: how many frames are taken; None takes all that follow.
+        frames: how many frames are taken; all that follow by default.
         stride: every stride-th frame is taken.
-        fps: resample to this rate before counting frames; None keeps the file's own frames.
-        height: rows of the result; None keeps the file's.
-        width: columns of the result; None keeps the file's.
+        fps: resample to this rate before counting frames; the file's own frames by default.
+        height: rows of the result; left open, a clip keeps its own, and an edit takes the size nearest the clip's
+            shape at the checkpoint's own scale.
+        width: columns of the result; as height.
         fit: how another aspect ratio is met: "crop" scales to cover and crops the centre, "stretch" distorts.
     """
 
-    path: str
     start: int = 0
     frames: int | None = None
     stride: int = 1
@@ -35,6 +34,22 @@ class ClipSpec:
     height: int | None = None
     width: int | None = None
     fit: Literal["crop", "stretch"] = "crop"
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The fields above by name, whatever else a subclass holds."""
+        return {field.name: getattr(self, field.name) for field in fields(FrameSelection)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec(FrameSelection):
+    """Which frames of which file, and at what size.
+
+    Attributes:
+        path: a video file (mp4, webm, gif, webp, …) or a folder of images.
+    """
+
+    path: str
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from fatezero_eval.leaderboard import write_leaderboard
-from fatezero_eval.rows import BASELINES
+from fatezero.data.layout import EXPERIMENT, RECORD, SIDE_BY_SIDE_VIDEO
+from fatezero_eval.file_names import DIFFERENCES, LEADERBOARD
+from fatezero_eval.scoring.rows import BASELINES
+from fatezero_eval.tables.leaderboard_files import write_leaderboard
 
 VIDEOS = 8
 """Side-by-side videos logged of each variant; the same edits of all."""
@@ -25,29 +27,29 @@ Mode = Literal["offline", "online", "disabled"]
 
 
 @dataclass(frozen=True)
-class _Video:
+class _TrackedVideo:
     edit: str
     caption: str
     path: Path
 
 
 @dataclass(frozen=True)
-class _Variant:
+class _TrackedVariant:
     """What is logged of a variant: its configuration, all numbers by name, and its videos."""
 
     name: str
     config: Mapping[str, Any]
     numbers: Mapping[str, float]
-    videos: Sequence[_Video]
+    videos: Sequence[_TrackedVideo]
 
 
 @dataclass(frozen=True)
-class _Experiment:
+class _TrackedRun:
     """A run folder as trackers see it; tables are lists of flat records."""
 
     name: str
     digest: str  # of the scores: equal results have equal W&B ids, so logging them again repeats nothing
-    variants: Sequence[_Variant]
+    variants: Sequence[_TrackedVariant]
     tables: Mapping[str, Sequence[Mapping[str, Any]]]
     plots: Sequence[Path]
 
@@ -115,7 +117,7 @@ def default_mode() -> Mode:
         return "offline"
 
 
-def _log_variant(variant: _Variant, experiment: _Experiment, run: Path, mode: Mode, project: str) -> None:
+def _log_variant(variant: _TrackedVariant, experiment: _TrackedRun, run: Path, mode: Mode, project: str) -> None:
     import wandb  # noqa: PLC0415
 
     with _begun(variant.name, "variant", variant.config, experiment, run, mode, project) as logged:
@@ -128,7 +130,7 @@ def _log_variant(variant: _Variant, experiment: _Experiment, run: Path, mode: Mo
         )
 
 
-def _log_swept(experiment: _Experiment, run: Path, mode: Mode, project: str) -> str:
+def _log_swept(experiment: _TrackedRun, run: Path, mode: Mode, project: str) -> str:
     """What a sweep's agent waits for: the numbers of the variant it asked for, the last one, in the agent's own run."""
     import wandb  # noqa: PLC0415
 
@@ -141,7 +143,7 @@ def _log_swept(experiment: _Experiment, run: Path, mode: Mode, project: str) -> 
     return f"W&B's sweep has the numbers of {variant.name}."
 
 
-def _log_tables(experiment: _Experiment, run: Path, mode: Mode, project: str) -> None:
+def _log_tables(experiment: _TrackedRun, run: Path, mode: Mode, project: str) -> None:
     import wandb  # noqa: PLC0415
 
     with _begun("tables", "summary", {}, experiment, run, mode, project) as logged:
@@ -150,7 +152,7 @@ def _log_tables(experiment: _Experiment, run: Path, mode: Mode, project: str) ->
 
 
 def _begun(
-    name: str, kind: str, config: Mapping[str, Any], experiment: _Experiment, run: Path, mode: Mode, project: str
+    name: str, kind: str, config: Mapping[str, Any], experiment: _TrackedRun, run: Path, mode: Mode, project: str
 ) -> Any:
     import wandb  # noqa: PLC0415
 
@@ -169,15 +171,15 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Any:
     return wandb.Table(columns=columns, data=[[record[column] for column in columns] for record in records])
 
 
-def _read(run: Path) -> _Experiment:
-    if not (run / "leaderboard.json").is_file():
+def _read(run: Path) -> _TrackedRun:
+    if not (run / f"{LEADERBOARD}.json").is_file():
         write_leaderboard([run], run)
-    table = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))[0]
-    stated = _json_of(run / "experiment.json") or {}
+    table = json.loads((run / f"{LEADERBOARD}.json").read_text(encoding="utf-8"))[0]
+    stated = _json_of(run / EXPERIMENT) or {}
     there = [method["variant"] for method in table["methods"] if method["variant"] not in BASELINES]
     names = [name for name in stated.get("variants", there) if name in there]
-    differences = _json_of(run / "differences.json")
-    return _Experiment(
+    differences = _json_of(run / f"{DIFFERENCES}.json")
+    return _TrackedRun(
         name=stated.get("name", run.resolve().name),
         digest=table["evaluation"]["rows"],
         variants=[_variant(run, name, table, stated.get("variants", {}).get(name)) for name in names],
@@ -186,10 +188,10 @@ def _read(run: Path) -> _Experiment:
     )
 
 
-def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Mapping[str, Any] | None) -> _Variant:
-    metas = sorted((run / name).glob("*/meta.json"))
+def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Mapping[str, Any] | None) -> _TrackedVariant:
+    metas = sorted((run / name).glob(f"*/{RECORD}"))
     first = (_json_of(metas[0]) if metas else None) or {}
-    filmed = [meta for meta in metas if meta.with_name("side_by_side.mp4").is_file()]
+    filmed = [meta for meta in metas if meta.with_name(SIDE_BY_SIDE_VIDEO).is_file()]
     (method,) = (method for method in table["methods"] if method["variant"] == name)
     config = {
         **(stated or {"config": first.get("config")}),
@@ -203,23 +205,23 @@ def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Mapping[str
             label = "/".join(filter(None, (score["metric"], score["category"])))
             parts = {label: score["value"], **{f"{label}/{end}": score[end] for end in ("low", "high", "rank")}}
             numbers |= {key: value for key, value in parts.items() if value is not None}
-    return _Variant(name, config, numbers, [_video(meta) for meta in filmed[:VIDEOS]])
+    return _TrackedVariant(name, config, numbers, [_video(meta) for meta in filmed[:VIDEOS]])
 
 
-def _video(meta: Path) -> _Video:
+def _video(meta: Path) -> _TrackedVideo:
     request = _json_of(meta)["request"]
     caption = f"{request['source_prompt']} -> {request['target_prompt']}"
-    return _Video(meta.parent.name, caption, meta.with_name("side_by_side.mp4"))
+    return _TrackedVideo(meta.parent.name, caption, meta.with_name(SIDE_BY_SIDE_VIDEO))
 
 
-def _video_counts(run: Path, experiment: _Experiment) -> tuple[int, int]:
-    """Logged, and there are."""
+def _video_counts(run: Path, experiment: _TrackedRun) -> tuple[int, int]:
+    """How many videos were logged, and how many there are."""
     shown = sum(len(variant.videos) for variant in experiment.variants)
-    return shown, len(list(run.glob("*/*/side_by_side.mp4")))
+    return shown, len(list(run.glob(f"*/*/{SIDE_BY_SIDE_VIDEO}")))
 
 
 def _json_of(path: Path) -> Any:
-    """What a file of this project holds; None where there is none."""
+    """What a JSON file holds; None if it does not exist."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 

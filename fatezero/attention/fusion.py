@@ -1,7 +1,7 @@
-"""Attention fusion as pure tensor functions (FateZero, section 3.2 and 3.3).
+"""Attention fusion as pure tensor functions (FateZero, section 3.2).
 
 Replacing an attention map by the source's is attending with the source's queries and keys, and every rule by
-which cross-attention maps are mixed is linear in the maps. So no map has to exist: the rules act on the values.
+which cross-attention maps are mixed is linear in the maps: (A R) V = A (R V). So no map has to exist.
 
 Shape letters: F frames, H heads, Q queries, K keys, D width of a head, S and T tokens of source and target.
 """
@@ -19,8 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 class AttentionMap(Protocol):
     """A map that may never be materialised."""
 
-    def apply(self, values: Tensor) -> Tensor:
-        """The map times values F,H,K,D: F,H,Q,D."""
+    def apply(self, values_FHKD: Tensor) -> Tensor:
+        """The map times values: F,H,Q,D."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class QueriesAndKeys:
     queries: Tensor
     keys: Tensor
 
-    def apply(self, values: Tensor) -> Tensor:
+    def apply(self, values_FHKD: Tensor) -> Tensor:
         """The map times values, by scaled-dot-product attention."""
-        return scaled_dot_product_attention(self.queries, self.keys, values)
+        return scaled_dot_product_attention(self.queries, self.keys, values_FHKD)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Probabilities:
 
     probs: Tensor
 
-    def apply(self, values: Tensor) -> Tensor:
+    def apply(self, values_FHKD: Tensor) -> Tensor:
         """The map times values."""
-        return self.probs @ values
+        return self.probs @ values_FHKD
 
 
 @dataclass(frozen=True)
@@ -61,39 +61,41 @@ class CrossMix:
     own: Tensor | None
 
 
-def probabilities(queries: Tensor, keys: Tensor) -> Tensor:
+def probabilities(queries_FHQD: Tensor, keys_FHKD: Tensor) -> Tensor:
     """softmax(Q Kᵀ / sqrt(D)) in at least float32: F,H,Q,K."""
-    precise = torch.promote_types(queries.dtype, torch.float32)
-    scores = queries.to(precise).mul(queries.shape[-1] ** -0.5) @ keys.to(precise).transpose(-1, -2)
-    return scores.softmax(-1)
+    precise = torch.promote_types(queries_FHQD.dtype, torch.float32)
+    scaled_FHQD = queries_FHQD.to(precise).mul(queries_FHQD.shape[-1] ** -0.5)
+    return (scaled_FHQD @ keys_FHKD.to(precise).transpose(-1, -2)).softmax(-1)
 
 
-def fuse_self_attention(edited: QueriesAndKeys, source: AttentionMap, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Self-attention of the edit with the source's map, or the blend of both.
+def fuse_self_attention(
+    edited: QueriesAndKeys, source: AttentionMap, values_FHKD: Tensor, mask_FQ: Tensor | None
+) -> Tensor:
+    """M_t * edited + (1 - M_t) * source, applied to the edit's values ("Attention Map Blending").
 
     Args:
         edited: the edit's own map.
         source: the source's map at the same layer and timestep.
-        values: F,H,K,D of the edit.
-        mask: F,Q in {0, 1}, 1 where the edit's own map is used (M_t of the paper); None uses the source's everywhere.
+        values_FHKD: values of the edit.
+        mask_FQ: bool, True where the edit's own map is used (M_t of the paper); None uses the source's everywhere.
 
     Returns:
         F,H,Q,D.
     """
-    from_source = source.apply(values)
-    if mask is None:
-        return from_source
-    blend = mask[:, None, :, None].to(values.dtype)
-    return blend * edited.apply(values) + (1 - blend) * from_source
+    from_source_FHQD = source.apply(values_FHKD)
+    if mask_FQ is None:
+        return from_source_FHQD
+    M_t = mask_FQ[:, None, :, None].to(values_FHKD.dtype)
+    return M_t * edited.apply(values_FHKD) + (1 - M_t) * from_source_FHQD
 
 
-def fuse_cross_attention(edited: QueriesAndKeys, source: AttentionMap, values: Tensor, mix: CrossMix) -> Tensor:
+def fuse_cross_attention(edited: QueriesAndKeys, source: AttentionMap, values_FHTD: Tensor, mix: CrossMix) -> Tensor:
     """Cross-attention of the edit, mixed with the source's word by word.
 
     Args:
         edited: the edit's own map over T target tokens.
         source: the source's map over S source tokens.
-        values: F,H,T,D of the target prompt.
+        values_FHTD: values of the target prompt.
         mix: the step's coefficients.
 
     Returns:
@@ -101,7 +103,7 @@ def fuse_cross_attention(edited: QueriesAndKeys, source: AttentionMap, values: T
     """
     parts = []
     if mix.from_source is not None:
-        parts.append(source.apply(mix.from_source.to(values) @ values))
+        parts.append(source.apply(mix.from_source.to(values_FHTD) @ values_FHTD))
     if mix.own is not None:
-        parts.append(edited.apply(mix.own.to(values)[:, None] * values))
+        parts.append(edited.apply(mix.own.to(values_FHTD)[:, None] * values_FHTD))
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]

@@ -1,4 +1,4 @@
-"""Put the video attention into a UNet, let its temporal layers act, and put back what was there."""
+"""Install the video attention in a UNet, and restore the UNet afterwards."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def video_attention(
     """The UNet sees its batch as frames of clips while the context lasts.
 
     Args:
-        unet: of diffusers; left as it was found, also after an error.
+        unet: diffusers' UNet; left as it was found, also after an error.
         sites: its attention layers.
         norm_scope: "clip" swaps the GroupNorms that the original runs over all frames: those of the residual
             blocks and the output's. (The transformers' own stay per frame there.)

@@ -20,13 +20,13 @@ from fatezero.attention.fusion import (
     fuse_cross_attention,
     fuse_self_attention,
 )
+from fatezero.attention.key_frames import gather_key_frames
+from fatezero.attention.recorders import Recorder
 from fatezero.attention.sites import Site
-from fatezero.attention.spatiotemporal import spread
-from fatezero.attention.store import Recorder
 
 
 @dataclass(frozen=True)
-class StepFusion:
+class CallFusion:
     """What fusion does in one UNet call of the edit.
 
     Attributes:
@@ -34,7 +34,7 @@ class StepFusion:
         self_attention: whether self-attention (and that of fused temporal layers) comes from the source.
         cross: how cross-attention is mixed; None leaves it alone.
         mask: M_t for layers of rows x columns queries, bool F,rows,columns; None means "the source everywhere".
-        stored: gives a layer's kept source map; None takes the source from the batch's first branch.
+        stored: (site, key positions) -> the source's map as it was kept; None: the source is the batch's first branch.
     """
 
     sites: frozenset[str]
@@ -53,14 +53,14 @@ class Call:
     """What the processors need to know about the UNet call under way.
 
     Attributes:
-        branches: in the batch.
-        frames: of each branch.
+        branches: how many branches the batch has.
+        frames: how many frames each branch has.
         latent_size: rows and columns of the latent.
-        key_positions: int64 F,K from `spatiotemporal.key_positions`, or None.
+        key_positions: int64 F,J from `key_frames.key_positions`, or None.
         key_frames_min_width: layers with fewer channels attend to their own frame only.
         recorders: watch the last branch.
         fusion: None leaves the attention alone.
-        images: the batch is single images, which layers along time pass by.
+        images: the batch is unrelated single images; temporal layers are skipped.
     """
 
     branches: int
@@ -69,10 +69,10 @@ class Call:
     key_positions: Tensor | None = None
     key_frames_min_width: int = 0
     recorders: Sequence[Recorder] = ()
-    fusion: StepFusion | None = None
+    fusion: CallFusion | None = None
     images: bool = False
 
-    def keys_of(self, site: Site) -> Tensor | None:
+    def key_positions_of(self, site: Site) -> Tensor | None:
         """Key positions of this layer; None for cross-attention and where each frame sees itself only."""
         return self.key_positions if site.kind == "self" and site.width >= self.key_frames_min_width else None
 
@@ -106,14 +106,14 @@ class FrameAttention:
         call = self._state.call
         n = len(queries) // call.branches
         for recorder in call.recorders:
-            recorder.see(self._site, queries[-n:], keys[-n:], call.keys_of(self._site))
+            recorder.see(self._site, queries[-n:], keys[-n:], call.key_positions_of(self._site))
         attended = self._attend(call, queries, keys, values)
         projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
         return projected
 
     def _attend(self, call: Call, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        positions = call.keys_of(self._site)
-        keys, values = spread(keys, positions), spread(values, positions)
+        positions = call.key_positions_of(self._site)
+        keys, values = gather_key_frames(keys, positions), gather_key_frames(values, positions)
         fusion, n = call.fusion, len(queries) // call.branches
         if fusion is None or not fusion.touches(self._site):
             return QueriesAndKeys(queries, keys).apply(values)
@@ -122,10 +122,10 @@ class FrameAttention:
         if self._site.kind == "cross" and fusion.cross is not None:
             fused = fuse_cross_attention(edited, source, values[-n:], fusion.cross)
         else:
-            mask = fusion.mask(self._site.size(*call.latent_size)).flatten(1) if fusion.mask else None
-            if mask is not None and self._site.kind == "temporal":
-                mask = mask.T  # a query is a frame, its row a place
-            fused = fuse_self_attention(edited, source, values[-n:], mask)
+            mask_FQ = fusion.mask(self._site.size(*call.latent_size)).flatten(1) if fusion.mask else None
+            if mask_FQ is not None and self._site.kind == "temporal":
+                mask_FQ = mask_FQ.T  # temporal layers: the batch axis is positions, the queries are frames
+            fused = fuse_self_attention(edited, source, values[-n:], mask_FQ)
         if len(queries) == n:
             return fused
         return torch.cat([QueriesAndKeys(queries[:-n], keys[:-n]).apply(values[:-n]), fused])

@@ -1,4 +1,4 @@
-"""A named place of attention in a UNet, and where it stands."""
+"""The attention layers of a UNet, and where they stand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Site:
         kind: self-attention over a frame's places (diffusers' attn1), cross-attention to the prompt (attn2), or
             temporal attention of one place over frames (of Tune-A-Video's layers and of motion modules).
         block: the part of the UNet it stands in.
-        downsampling: of the latent at this layer: 1, 2, 4, …
+        downsampling: how much smaller the latent is at this layer: 1, 2, 4, …
         width: channels of its block.
         heads: attention heads.
         head_width: channels of one head.
@@ -44,7 +44,7 @@ class Site:
 
 
 def attention_sites(unet: UNet2DConditionModel) -> tuple[Site, ...]:
-    """All attention layers in order of execution.
+    """All attention layers: those of the way down, the middle, the way up.
 
     Raises:
         UserError: if a layer is not the plain attention of Stable Diffusion's transformer blocks.

@@ -43,7 +43,7 @@ def inflate(unet: UNet2DConditionModel, rank: int | None) -> None:
 
     Args:
         unet: gets them as children.
-        rank: of the convolutions; more than a layer's channels is half of them. None adds full ones.
+        rank: rank of the convolutions; if larger than a layer's channels, channels // 2. None adds full ones.
     """
     from diffusers.models.attention_processor import Attention  # noqa: PLC0415  (seconds to import)
 
@@ -75,7 +75,8 @@ def temporal_layers(unet: UNet2DConditionModel, frames: Callable[[], int | None]
 
     Args:
         unet: with or without them.
-        frames: of each branch, asked at every call; None where the batch is single images, which pass them by.
+        frames: gives the frames of each branch, asked at every call; None where the batch is single images, which pass
+            them by.
     """
 
     def convolve(conv: nn.Module, _: Any, output: Tensor) -> Tensor:

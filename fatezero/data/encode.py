@@ -68,7 +68,7 @@ def write_frames(folder: str | Path, frames: Iterable[npt.NDArray[np.uint8]]) ->
     """Writes 00000.png, 00001.png, … without loss; the folder appears whole and replaces older frames.
 
     Args:
-        folder: where to; made if need be.
+        folder: where they go; made if need be.
         frames: uint8 H,W,3 RGB or H,W grey, one at a time or as one array.
 
     Raises:

@@ -41,7 +41,7 @@ class Entry:
         Args:
             file: the manifest.
             values: the fields.
-            lines: of the whole file, as far as they are known.
+            lines: line numbers of the whole file, as far as they are known.
             keys: what leads to the entry in the file.
         """
         name = f"entry {keys[-1] + 1}" if isinstance(keys[-1], int) else f"entry {keys[-1]!r}"

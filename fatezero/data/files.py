@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from hashlib import file_digest
+from hashlib import blake2b, file_digest
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fatezero.errors import UserError
 
@@ -80,6 +82,24 @@ def content_digest(path: Path) -> str:
 def _file_digest(path: Path, modified: int, size: int) -> str:  # noqa: ARG001  (a changed file is read again)
     with path.open("rb") as file:
         return file_digest(file, "blake2b").hexdigest()
+
+
+def json_digest(values: Any, bytes_: int = 16) -> str:
+    """Digest of plain values, in hexadecimal digits; the order of keys does not matter.
+
+    What JSON does not know, such as a date in YAML, counts as its text.
+    """
+    return blake2b(json.dumps(values, sort_keys=True, default=str).encode(), digest_size=bytes_).hexdigest()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, or none (see `replacing`).
+
+    Raises:
+        UserError: the folder cannot be made or written, or the disk is full.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Reads manifests, the lists of edits: this project's own and those of the benchmarks in `benchmarks.py`."""
+"""Reads manifests, the lists of edits: this project's own and those of the benchmarks in `foreign_manifests.py`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fatezero.data import benchmarks
+from fatezero.data import foreign_manifests
 from fatezero.data.entry import Entry, Lines, load_json, load_yaml, read_text
 from fatezero.data.files import open_local, resolve_inside
 from fatezero.data.remote import is_remote, open_input
 from fatezero.data.video import probe
 from fatezero.errors import UserError
-from fatezero.types import ClipSpec, EditRequest
+from fatezero.types import ClipSpec, EditRequest, FrameSelection
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _REQUEST_FIELDS = tuple(f.name for f in fields(EditRequest))
-_CLIP_FIELDS = tuple(f.name for f in fields(ClipSpec))
+_CLIP_FIELDS = ("path", *(f.name for f in fields(FrameSelection)))
 _TRUTH_PATHS = ("clip", "mask", "flow", "occlusion")
 
 
@@ -187,7 +187,7 @@ def _in_words(clip: ClipSpec) -> str | UserError:
 def _entries(path: Path, folder: Path | str) -> tuple[str, Iterable[Entry]]:
     """The manifest's name, and its edits in our field names."""
     if path.is_dir():
-        return path.name, benchmarks.davis(path)
+        return path.name, foreign_manifests.davis(path)
     match path.suffix.lower():
         case ".csv":
             return path.stem, _csv_entries(path, folder)
@@ -206,15 +206,15 @@ def _entries_of(path: Path, data: Any, lines: Lines, folder: Path | str) -> tupl
     values = list(keys.values())
     if "edits" in keys or isinstance(data, list):
         return _own_entries(path, data, lines)
-    benchmarks.refuse_tuning_config(path, keys)
+    foreign_manifests.refuse_tuning_config(path, keys)
     if "dataset_config" in keys:
-        return path.stem, benchmarks.fatezero_config(path, data, lines)
+        return path.stem, foreign_manifests.fatezero_config(path, data, lines)
     if "data" in keys:
-        return path.stem, benchmarks.v2vbench(path, data, lines, _here(path, folder))
+        return path.stem, foreign_manifests.v2vbench(path, data, lines, _here(path, folder))
     if values and all(isinstance(value, dict) and "editing_prompt" in value for value in values):
-        return path.stem, benchmarks.pie(path, data)
+        return path.stem, foreign_manifests.pie(path, data)
     if values and all(isinstance(value, dict) and "target" in value for value in values):
-        return path.stem, benchmarks.fatezero_bench(path, data, lines)
+        return path.stem, foreign_manifests.fatezero_bench(path, data, lines)
     raise UserError(
         f"{path} is no manifest known here: write `edits:` with a list of edits, or name one of FateZero "
         "(`dataset_config`, or entries with `target`), V2VBench (`data`) or PIE (with `editing_prompt`)."
@@ -253,7 +253,7 @@ def _csv_entries(path: Path, folder: Path | str) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         if "Video name" in (rows.fieldnames or ()):
-            yield from benchmarks.tgve(path, _numbered(path, rows), _here(path, folder))
+            yield from foreign_manifests.tgve(path, _numbered(path, rows), _here(path, folder))
         else:
             for number, row in _numbered(path, rows):
                 yield _csv_entry(path, number, row)

@@ -10,9 +10,8 @@ from typing import Any
 import fsspec
 
 from fatezero.data.files import open_local, replacing
+from fatezero.data.layout import RECORD
 from fatezero.errors import UserError
-
-META = "meta.json"  # of a result; copied last, for its presence says that the result is whole
 
 
 def is_remote(path: str | Path) -> bool:
@@ -101,7 +100,7 @@ class RemoteRun:
         store, root = _open(self.url)
         files = sorted(file for file in local.rglob("*") if file.is_file()) if local.is_dir() else [local]
         try:
-            for file in sorted(files, key=lambda file: file.name == META):
+            for file in sorted(files, key=lambda file: file.name == RECORD):
                 target = f"{root.rstrip('/')}/{file.relative_to(self.folder).as_posix()}"
                 store.makedirs(target.rpartition("/")[0], exist_ok=True)
                 store.put_file(str(file), target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fatezero.attention.alignment import Prompt, read_prompt
+from fatezero.attention.prompts import Prompt, read_prompt
 from fatezero.attention.sites import Site, attention_sites
 from fatezero.attention.temporal import is_inflated
 from fatezero.config import RuntimeConfig
@@ -23,8 +23,8 @@ from fatezero.diffusion.checkpoint import (
     pixels_per_latent,
 )
 from fatezero.diffusion.ddim import PredictionType
-from fatezero.diffusion.motion import with_motion
-from fatezero.diffusion.temporal import load_temporal
+from fatezero.diffusion.motion_unet import with_motion
+from fatezero.diffusion.temporal_weights import load_temporal
 from fatezero.errors import UserError
 from fatezero.types import Frames
 
@@ -63,11 +63,11 @@ class Backbone:
     Attributes:
         folder: the checkpoint's files.
         name: what the user called it.
-        unet: of images, perhaps with Tune-A-Video's temporal layers; or with motion modules.
+        unet: an image UNet, perhaps with Tune-A-Video's temporal layers; or one with motion modules.
         vae: AutoencoderKL or AutoencoderTiny.
         text_encoder: CLIPTextModel.
         tokenizer: CLIPTokenizer.
-        scheduler_config: of the noise schedule.
+        scheduler_config: configuration of the noise schedule.
         adapter: the motion adapter's files; None where there is none, or the checkpoint holds it.
     """
 
@@ -228,8 +228,8 @@ class Backbone:
         if generator is None:
             return mean
         noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32).to(mean)
-        spread: Tensor = posterior.std.to(mean)
-        return mean + spread * noise
+        sigma: Tensor = posterior.std.to(mean)
+        return mean + sigma * noise
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -252,8 +252,8 @@ class Backbone:
 
         Args:
             latents: branch by branch.
-            timestep: that the UNet is told.
-            text: of each frame.
+            timestep: the timestep that the UNet is told.
+            text: the embedding for each frame.
             frames: F.
 
         Returns:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from fatezero import picturebook
+from fatezero import shipped
+from fatezero.data.video import probe
 from fatezero.errors import UserError
+from fatezero.types import ClipSpec
 
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 CLIP = "{clip}"  # in a model's name: one model for each clip
@@ -23,7 +25,7 @@ def checkpoint_folder(checkpoint: str) -> Path:
     Raises:
         UserError: if there is no such checkpoint, or it has no safetensors weights.
     """
-    folder = picturebook.CHECKPOINT if checkpoint == "picturebook" else Path(checkpoint).expanduser()
+    folder = shipped.CHECKPOINT if checkpoint == "picturebook" else Path(checkpoint).expanduser()
     if not folder.is_dir():
         folder = _download(checkpoint)
     if not (folder / "model_index.json").is_file():
@@ -98,7 +100,7 @@ def adapter_folder(adapter: str | None) -> Path | None:
     """
     if adapter is None:
         return None
-    folder = picturebook.MOTION if adapter == "picturebook-motion" else Path(adapter).expanduser()
+    folder = shipped.MOTION if adapter == "picturebook-motion" else Path(adapter).expanduser()
     if not folder.is_dir():
         folder = _download_adapter(adapter)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -148,6 +150,23 @@ def fitting_size(height: int, width: int, native: int, unit: int) -> tuple[int, 
     """The size nearest a clip's shape whose short side is the checkpoint's own, in multiples of the unit."""
     scale = native / min(height, width)
     return max(round(height * scale / unit), 1) * unit, max(round(width * scale / unit), 1) * unit
+
+
+def sized(spec: ClipSpec, native: int, unit: int) -> ClipSpec:
+    """The clip at a checkpoint's own scale, where the request leaves the size open; one side given decides the other.
+
+    Raises:
+        UserError: if the clip cannot be read.
+    """
+    if spec.height is not None and spec.width is not None:
+        return spec
+    own = probe(replace(spec, height=None, width=None))
+    if spec.height is not None:
+        return replace(spec, width=max(round(own.width * spec.height / own.height / unit), 1) * unit)
+    if spec.width is not None:
+        return replace(spec, height=max(round(own.height * spec.width / own.width / unit), 1) * unit)
+    height, width = fitting_size(own.height, own.width, native, unit)
+    return replace(spec, height=height, width=width)
 
 
 def _download_adapter(adapter: str) -> Path:

@@ -19,7 +19,7 @@ class Step:
     """One move of the schedule between a cleaner and a noisier level.
 
     Attributes:
-        timestep: of the noisier level. The UNet is told this one in both directions, so an inversion step and
+        timestep: the noisier level's timestep. The UNet is told this one in both directions, so an inversion step and
             the edit step that undoes it ask the network about the same time.
         alpha_clean: cumulative alpha of the cleaner level.
         alpha_noisy: cumulative alpha of the noisier level.
@@ -74,8 +74,8 @@ def predicted_noise(output: Tensor, x: Tensor, alpha: float, prediction_type: Pr
         prediction_type: what the network was trained to return (v: Salimans & Ho 2022).
     """
     if prediction_type == "v_prediction":
-        signal, spread = _signal_and_noise(alpha)
-        return signal * output + spread * x
+        signal, sigma = _signal_and_noise(alpha)
+        return signal * output + sigma * x
     return output
 
 
@@ -84,9 +84,9 @@ def move(x: Tensor, noise: Tensor, alpha_from: float, alpha_to: float) -> Tensor
 
     sqrt(alpha_to) * (x - sqrt(1 - alpha_from) * noise) / sqrt(alpha_from) + sqrt(1 - alpha_to) * noise
     """
-    signal_from, spread_from = _signal_and_noise(alpha_from)
-    signal_to, spread_to = _signal_and_noise(alpha_to)
-    return signal_to * ((x - spread_from * noise) / signal_from) + spread_to * noise
+    signal_from, sigma_from = _signal_and_noise(alpha_from)
+    signal_to, sigma_to = _signal_and_noise(alpha_to)
+    return signal_to * ((x - sigma_from * noise) / signal_from) + sigma_to * noise
 
 
 def _signal_and_noise(alpha: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""DDIM inversion of a clip (FateZero, section 3.1), keeping what fusion needs of the source."""
+"""DDIM inversion of a clip, keeping what fusion needs of the source (FateZero, "Inversion Attention Fusion")."""
 
 from __future__ import annotations
 
@@ -8,60 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fatezero.attention.store import Backend, CrossMapAverage, LayerRecorder, Recorder, Store
+from fatezero.attention.fusion import AttentionMap
+from fatezero.attention.recorders import CrossMapAverage, Recorder
+from fatezero.attention.sites import Site
 from fatezero.diffusion.ddim import Step, move, predicted_noise
-from fatezero.diffusion.denoiser import Branch, Denoiser
+from fatezero.diffusion.denoiser import Branch, Branches, Denoiser
 from fatezero.errors import UserError
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What edits of a clip will ask of the source's attention.
-
-    Attributes:
-        sites: fused layers.
-        self_steps: inversion steps whose self-attention, and that of fused temporal layers, is asked for.
-        cross_steps: inversion steps whose cross-attention is asked for.
-    """
-
-    sites: frozenset[str] = frozenset()
-    self_steps: frozenset[int] = frozenset()
-    cross_steps: frozenset[int] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.sites and (self.self_steps or self.cross_steps))
-
-    def __or__(self, other: Needs) -> Needs:
-        return Needs(self.sites | other.sites, self.self_steps | other.self_steps, self.cross_steps | other.cross_steps)
-
-    def __le__(self, other: Needs) -> bool:
-        return self | other == other
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """The source's attention between inversion and edit, beyond the latents.
-
-    Attributes:
-        backend: how it is kept.
-        store: where.
-        needs: what is kept.
-    """
-
-    backend: Backend
-    store: Store
-    needs: Needs
-
-    def recorders(self, step: int, chunks: int) -> list[LayerRecorder]:
-        """One recorder for each chunk at an inversion step; none where nothing is kept."""
-        selfs = {"self", "temporal"} if step in self.needs.self_steps else set()
-        kinds = selfs | ({"cross"} if step in self.needs.cross_steps else set())
-        return [LayerRecorder(self.backend, self.needs.sites, kinds) for _ in range(chunks)] if kinds else []
-
-    def keep(self, step: int, layers: Sequence[LayerRecorder]) -> None:
-        """Put the chunks' recordings of a step away."""
-        for chunk, layer in enumerate(layers):
-            self.store.put((step, chunk), layer.recording)
+from fatezero.source_attention.backends import SourceAttention
 
 
 @dataclass(frozen=True)
@@ -71,51 +24,95 @@ class Trajectory:
     Attributes:
         prompt: the source prompt.
         steps: the schedule, clean to noisy.
-        latents: N+1,F,C,h,w; index 0 is the clean latent, index j the one after inversion step j.
+        latents: N+1,F,C,h,w; index i is what inversion step i starts from, index N is where it ends (the noise).
         cross_maps: N,F,m,n,T cross-attention at the mask's layers, averaged over heads and layers, of the prompt's
             own tokens; None where no mask was wanted.
-        keeping: the source's attention; None where the edit runs the source again.
+        attention: the source's attention as it was kept; None where the edit runs the source again.
     """
 
     prompt: str
     steps: tuple[Step, ...]
     latents: Tensor
     cross_maps: Tensor | None
-    keeping: Keeping | None
+    attention: SourceAttention | None
+
+    def at(self, index: int) -> SourceStep:
+        """What the source was at an inversion step."""
+        return SourceStep(self, index)
 
 
-class CrossMaps:
+@dataclass(frozen=True)
+class SourceStep:
+    """The source at the timestep of one inversion step, for the edit step at the same timestep.
+
+    Attributes:
+        trajectory: the inversion.
+        index: index of the inversion step.
+    """
+
+    trajectory: Trajectory
+    index: int
+
+    @property
+    def latents(self) -> Tensor:
+        """F,C,h,w that the UNet saw in this step: the cleaner level's, under the noisier level's timestep."""
+        return self.trajectory.latents[self.index]
+
+    @property
+    def next_latents(self) -> Tensor:
+        """F,C,h,w at the level that the edit step arrives at: the cleaner one, so the same as `latents`."""
+        return self.latents
+
+    @property
+    def cross_maps(self) -> Tensor:
+        """F,m,n,T that masks are made of."""
+        if self.trajectory.cross_maps is None:
+            raise RuntimeError("blending needs an inversion that kept its cross-attention")
+        return self.trajectory.cross_maps[self.index]
+
+    def kept_maps(self, chunk_index: int) -> Callable[[Site, Tensor | None], AttentionMap] | None:
+        """Gives each layer's map of a chunk, as it was kept; None where the source is run again."""
+        kept = self.trajectory.attention
+        if kept is None:
+            return None
+        recording = dict(kept.store.get((self.index, chunk_index), self.latents.device))
+        return lambda site, positions: kept.backend.source_map(recording, site, positions)
+
+
+class CrossMapWatcher:
     """Watches the cross-attention that masks are made of, for the whole clip, one UNet prediction at a time."""
 
-    def __init__(self, denoiser: Denoiser, downsampling: int, tokens: int) -> None:
+    def __init__(self, denoiser: Denoiser, latent_size: tuple[int, int], downsampling: int, tokens: int) -> None:
         """Watch the layers at a downsampling of the latent, for the first tokens of the prompt.
+
+        The middle block is left out, as in the original: its layers are coarser than those of the masks.
 
         Raises:
             UserError: if the UNet has no cross-attention there.
         """
-        crossing = [site for site in denoiser.backbone.sites if site.kind == "cross" and site.block != "mid"]
-        self._sites = [site for site in crossing if site.downsampling == downsampling]
+        cross_sites = [site for site in denoiser.backbone.sites if site.kind == "cross" and site.block != "mid"]
+        self._sites = [site for site in cross_sites if site.downsampling == downsampling]
         if not self._sites:
-            there = sorted({site.downsampling for site in crossing})
+            there = sorted({site.downsampling for site in cross_sites})
             raise UserError(
                 f"{denoiser.backbone.name} has no cross-attention at downsampling {downsampling}: set "
                 f"blending.mask_downsampling to one of {there}, or blending to null."
             )
-        self._denoiser = denoiser
+        self._chunks = denoiser.chunks
+        self._size = self._sites[0].size(*latent_size)
         self._tokens = tokens
         self._averages: list[CrossMapAverage] = []
 
     def start(self) -> list[CrossMapAverage]:
         """Fresh recorders for the next prediction, one for each chunk."""
         names = frozenset(site.name for site in self._sites)
-        self._averages = [CrossMapAverage(names, self._tokens) for _ in self._denoiser.chunks]
+        self._averages = [CrossMapAverage(names, self._tokens) for _ in self._chunks]
         return self._averages
 
-    def of_clip(self, latents: Tensor) -> Tensor:
-        """F,m,n,T of the prediction just made for latents F,C,h,w."""
-        size = self._sites[0].size(latents.shape[-2], latents.shape[-1])
-        pieces = zip(self._averages, self._denoiser.chunks, strict=True)
-        return torch.cat([average.mean(size)[list(chunk.own)] for average, chunk in pieces])
+    def of_clip(self) -> Tensor:
+        """F,m,n,T of the last prediction."""
+        watched = zip(self._averages, self._chunks, strict=True)
+        return torch.cat([average.mean(self._size)[list(chunk.own)] for average, chunk in watched])
 
 
 def invert(
@@ -124,7 +121,7 @@ def invert(
     prompt: str,
     steps: tuple[Step, ...],
     mask_downsampling: int | None = None,
-    keeping: Keeping | None = None,
+    attention: SourceAttention | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Trajectory:
     """Carry a clip from clean to noise under its source prompt, without guidance.
@@ -133,32 +130,34 @@ def invert(
     step that undoes it (N - 1 - i) asks at the same timestep, so their attention pairs up.
 
     Args:
-        denoiser: for clips of this length.
+        denoiser: made for clips of this length.
         clean: F,C,h,w.
-        prompt: of the source.
-        steps: from `ddim.schedule`.
-        mask_downsampling: of the cross-attention kept for masks; None keeps none.
-        keeping: what else of the attention to keep.
+        prompt: the source prompt.
+        steps: the schedule, from `ddim.schedule`.
+        mask_downsampling: layers whose cross-attention is kept for masks; None keeps none.
+        attention: where the source's attention is kept; None keeps none.
         on_step: called with the index of each finished step.
     """
     backbone = denoiser.backbone
     branch = Branch(clean, backbone.embed(prompt))
     tokens = len(backbone.read_prompt(prompt).ids)
-    watch = CrossMaps(denoiser, mask_downsampling, tokens) if mask_downsampling is not None else None
+    watcher = None
+    if mask_downsampling is not None:
+        watcher = CrossMapWatcher(denoiser, (clean.shape[-2], clean.shape[-1]), mask_downsampling, tokens)
     latents, cross_maps = [clean], []
     for i, step in enumerate(steps):
-        layers = keeping.recorders(i, len(denoiser.chunks)) if keeping else []
+        keepers = attention.recorders(i, len(denoiser.chunks)) if attention else []
         recorders: list[Sequence[Recorder]] = [
-            *([layers] if layers else []),
-            *([watch.start()] if watch else []),
+            *([keepers] if keepers else []),
+            *([watcher.start()] if watcher else []),
         ]
-        (output,) = denoiser.predict([branch], step.timestep, recorders=recorders)
-        noise = predicted_noise(output, branch.latents, step.alpha_clean, backbone.prediction_type)
+        output = denoiser.predict(Branches(conditional=branch), step.timestep, recorders=recorders)
+        noise = predicted_noise(output.conditional, branch.latents, step.alpha_clean, backbone.prediction_type)
         branch = replace(branch, latents=move(branch.latents, noise, step.alpha_clean, step.alpha_noisy))
         latents.append(branch.latents)
-        if keeping:
-            keeping.keep(i, layers)
-        if watch:
-            cross_maps.append(watch.of_clip(clean))
+        if attention:
+            attention.put(i, keepers)
+        if watcher:
+            cross_maps.append(watcher.of_clip())
         on_step(i)
-    return Trajectory(prompt, steps, torch.stack(latents), torch.stack(cross_maps) if cross_maps else None, keeping)
+    return Trajectory(prompt, steps, torch.stack(latents), torch.stack(cross_maps) if cross_maps else None, attention)

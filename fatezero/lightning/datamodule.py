@@ -1,4 +1,4 @@
-"""Tasks as Lightning batches: one each, those that share an inversion in a row, every process its own."""
+"""Jobs as Lightning batches: one each, those that share an inversion in a row, every process its own."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ from torch.utils.data import DataLoader, Dataset
 
 from fatezero.data.video import read_clip
 from fatezero.errors import UserError
-from fatezero.tasks import Job, Task, spread
+from fatezero.runs.jobs import EditJob, InversionGroup
+from fatezero.runs.scheduling import spread
 from fatezero.types import Clip, ClipSpec
 
 
 @dataclass
-class LoadedTask:
-    """One task of a job, with its frames.
+class LoadedJob:
+    """One job of a group, with its frames.
 
     Attributes:
-        job: whose inversion it shares.
-        task: what is to be done.
+        group: whose inversion it shares.
+        job: what is to be done.
         clip: the source as it was read, or the reason why there is nothing.
         wanted: False where another process has done it meanwhile.
     """
 
-    job: Job
-    task: Task
+    group: InversionGroup
+    job: EditJob
     clip: Clip | UserError
     wanted: bool = True
 
 
-class _Tasks(Dataset[LoadedTask | None]):
+class _Jobs(Dataset[LoadedJob | None]):
     """Reads the next clip while the networks work on this one.
 
     A process without any work gets one None: Lightning knows no empty share.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._tasks = [(job, task) for job in jobs for task in job.tasks]
+    def __init__(self, groups: Sequence[InversionGroup]) -> None:
+        self._jobs = [(group, job) for group in groups for job in group.jobs]
         self._clips: dict[ClipSpec, Future[Clip | UserError]] = {}
         self._reader = ThreadPoolExecutor(1, "reader")
 
     def __len__(self) -> int:
-        return max(1, len(self._tasks))
+        return max(1, len(self._jobs))
 
-    def __getitem__(self, index: int) -> LoadedTask | None:
-        if not self._tasks:
+    def __getitem__(self, index: int) -> LoadedJob | None:
+        if not self._jobs:
             return None
-        job, task = self._tasks[index]
-        specs = [following.request.clip for _, following in self._tasks[index : index + 2]]
+        group, job = self._jobs[index]
+        specs = [following.request.clip for _, following in self._jobs[index : index + 2]]
         self._clips = {
             spec: self._clips[spec] if spec in self._clips else self._reader.submit(_read, spec) for spec in specs
         }
-        return LoadedTask(job, task, self._clips[task.request.clip].result())
+        return LoadedJob(group, job, self._clips[job.request.clip].result())
 
 
 def _read(spec: ClipSpec) -> Clip | UserError:
@@ -65,24 +66,24 @@ def _read(spec: ClipSpec) -> Clip | UserError:
         return error
 
 
-class TaskDataModule(LightningDataModule):
-    """Feeds tasks to predict, read when their turn comes; each process takes the share that `spread` gives it."""
+class JobDataModule(LightningDataModule):
+    """Feeds jobs to predict, read when their turn comes; each process takes the share that `spread` gives it."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, groups: Sequence[InversionGroup]) -> None:
         super().__init__()
-        self._jobs = jobs
+        self._groups = groups
 
-    def predict_dataloader(self) -> DataLoader[LoadedTask | None]:
-        """One task at a time."""
+    def predict_dataloader(self) -> DataLoader[LoadedJob | None]:
+        """One job at a time."""
         trainer = self.trainer
         workers, place = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        return DataLoader(_Tasks(spread(self._jobs, workers)[place]), batch_size=None)
+        return DataLoader(_Jobs(spread(self._groups, workers)[place]), batch_size=None)
 
     def transfer_batch_to_device(
         self,
-        batch: LoadedTask | None,
+        batch: LoadedJob | None,
         device: torch.device,  # noqa: ARG002
         dataloader_idx: int,  # noqa: ARG002
-    ) -> LoadedTask | None:
+    ) -> LoadedJob | None:
         """Frames stay bytes on the host; the pipeline moves what it needs."""
         return batch

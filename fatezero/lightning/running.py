@@ -1,4 +1,4 @@
-"""Tasks through `Trainer.predict`, in this process, in several on this machine, or in those a cluster has started."""
+"""Jobs through `Trainer.predict`, in this process, in several on this machine, or in those a cluster has started."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import TaskDataModule
-from fatezero.lightning.modules import silence_lightning
-from fatezero.options import WorkOptions
-from fatezero.tasks import Job
+from fatezero.lightning.datamodule import JobDataModule
+from fatezero.lightning.quiet import silence_lightning
+from fatezero.runs.jobs import InversionGroup
 
 PATIENCE = timedelta(days=7)  # processes wait for each other at the end only, and shares may differ by hours
 
 
-def run_jobs(
-    module: LightningModule, jobs: Sequence[Job], work: WorkOptions, device: str, callbacks: Sequence[Callback] = ()
+def run_groups(
+    module: LightningModule,
+    groups: Sequence[InversionGroup],
+    devices: int,
+    num_nodes: int,
+    device: str,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Predict every task of the jobs once, whatever the number of processes.
+    """Predict every job of the groups once, whatever the number of processes.
 
     Args:
         module: `EditingModule` or `InversionModule`.
-        jobs: to be shared among the processes.
-        work: how many processes.
+        groups: the work, shared among the processes.
+        devices: processes on this machine, one device each.
+        num_nodes: machines.
         device: "cpu", "cuda" or "mps".
         callbacks: such as `ResultWriter`.
 
@@ -40,19 +45,19 @@ def run_jobs(
     silence_lightning()
     trainer = Trainer(
         accelerator=device,
-        devices=work.devices,
-        num_nodes=work.num_nodes,
-        strategy=_strategy(work, device),
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=_strategy(devices, num_nodes, device),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         callbacks=list(callbacks),
         inference_mode=True,
-        use_distributed_sampler=False,  # each process takes its own share: see `TaskDataModule`
+        use_distributed_sampler=False,  # each process takes its own share: see `JobDataModule`
     )
     try:
-        trainer.predict(module, TaskDataModule(jobs), return_predictions=False)
+        trainer.predict(module, JobDataModule(groups), return_predictions=False)
     except SystemExit as stopped:  # Lightning's way to say that it was interrupted
         raise KeyboardInterrupt from stopped
     except ProcessRaisedException as died:
@@ -77,12 +82,12 @@ def is_first_process() -> bool:
     return True
 
 
-def _strategy(work: WorkOptions, device: str) -> Strategy | str:
+def _strategy(devices: int, num_nodes: int, device: str) -> Strategy | str:
     if started_by_cluster():
         return DDPStrategy(timeout=PATIENCE, process_group_backend=_backend(device))
-    if work.num_nodes > 1:
+    if num_nodes > 1:
         raise UserError("--num-nodes is for processes that SLURM or torchrun starts; neither has started this one.")
-    if work.devices == 1:
+    if devices == 1:
         return "auto"
     return DDPStrategy(timeout=PATIENCE, process_group_backend=_backend(device), start_method="spawn")
 

@@ -15,19 +15,20 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fatezero.data.remote import RemoteRun
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import LoadedTask
-from fatezero.lightning.modules import InversionModule, Outcome, Workshop
-from fatezero.output import save_result
-from fatezero.pipeline import EditResult
-from fatezero.runs import clear_failure, is_done, record_failure, working_on
-from fatezero.tasks import Task
+from fatezero.lightning.datamodule import LoadedJob
+from fatezero.lightning.predict_steps import EditorFactory, InversionModule, Prediction
+from fatezero.results import EditResult
+from fatezero.runs.jobs import EditJob
+from fatezero.runs.locks import working_on
+from fatezero.runs.saving import save_result
+from fatezero.runs.state import clear_failure, is_done, record_failure
 from fatezero.types import Clip
 
 
 class ResultWriter(BasePredictionWriter):
-    """Saves each edit in its task's folder, and the sentence of each failure beside it.
+    """Saves each edit in its job's folder, and the sentence of each failure beside it.
 
-    While a task is at work its folder is locked, so that two runs on the same folder do nothing twice.
+    While a job is being done its folder is locked, so that two runs on the same folder do nothing twice.
     """
 
     def __init__(self) -> None:
@@ -44,34 +45,34 @@ class ResultWriter(BasePredictionWriter):
         self,
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,  # noqa: ARG002
-        batch: LoadedTask | None,
+        batch: LoadedJob | None,
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
-        """Take the task, unless another process has done it by now."""
+        """Take the job, unless another process has done it by now."""
         self._lock = ExitStack()
         if batch is None:
             return
         try:
-            self._lock.enter_context(working_on(batch.task))
+            self._lock.enter_context(working_on(batch.job))
         except UserError as error:
             batch.clip = error
-        batch.wanted = not is_done(batch.task)
+        batch.wanted = not is_done(batch.job)
 
     def write_on_batch_end(
         self,
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,
-        prediction: Outcome[EditResult] | None,
+        prediction: Prediction[EditResult] | None,
         batch_indices: Sequence[int] | None,  # noqa: ARG002
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int,  # noqa: ARG002
     ) -> None:
-        """Save the outcome of one task while the next is worked on."""
+        """Save the prediction of one job while the next is worked on."""
         self._settle()
         module = cast("InversionModule", pl_module)
-        self._saving = self._writer.submit(_publish, prediction, module.workshop, self._lock)
+        self._saving = self._writer.submit(_publish, prediction, module.factory, self._lock)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Wait for the last one, and for the other processes: then the run can be counted."""
@@ -95,54 +96,54 @@ class FailureLog(Callback):
         trainer: Trainer,  # noqa: ARG002
         pl_module: LightningModule,  # noqa: ARG002
         outputs: Any,
-        batch: LoadedTask | None,
+        batch: LoadedJob | None,
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         """Keep a failure."""
         if batch is not None and isinstance(outputs.result, UserError):
-            (self._folder / batch.task.request.id).write_text(str(outputs.result), encoding="utf-8")
+            (self._folder / batch.job.request.id).write_text(str(outputs.result), encoding="utf-8")
 
     def read(self) -> dict[str, str]:
         """The sentences by request id."""
         return {file.name: file.read_text(encoding="utf-8") for file in sorted(self._folder.iterdir())}
 
 
-def _publish(outcome: Outcome[EditResult] | None, workshop: Workshop, lock: ExitStack) -> None:
-    """Write a result or a failure, and let go of the task."""
+def _publish(prediction: Prediction[EditResult] | None, factory: EditorFactory, lock: ExitStack) -> None:
+    """Write a result or a failure, and let go of the job."""
     with lock:
-        if outcome is None:
+        if prediction is None:
             return
         try:
-            if isinstance(outcome.result, UserError):
-                raise outcome.result
-            if outcome.task.piece is None:
-                _save(outcome.task, outcome, outcome.result, workshop)
+            if isinstance(prediction.result, UserError):
+                raise prediction.result
+            if prediction.job.segment is None:
+                _save(prediction.job, prediction, prediction.result, factory)
             else:
-                _keep_piece(outcome, outcome.result, workshop)
+                _keep_segment(prediction, prediction.result, factory)
         except UserError as error:
-            workshop.say(f"{outcome.task.name}: {error}")
-            record_failure(outcome.task, str(error))
+            factory.say(f"{prediction.job.name}: {error}")
+            record_failure(prediction.job, str(error))
 
 
-def _save(task: Task, outcome: Outcome[EditResult], result: EditResult, workshop: Workshop) -> None:
-    clip = cast("Clip", outcome.clip)
-    save_result(task, result, clip, outcome.editor)
-    _copy_away(task.folder, workshop.remote)
-    clear_failure(task)
-    workshop.say(f"{task.name}: {' '.join(clip.notes)}")
+def _save(job: EditJob, prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> None:
+    clip = cast("Clip", prediction.clip)
+    save_result(job, result, clip, prediction.editor)
+    _copy_away(job.folder, factory.remote)
+    clear_failure(job)
+    factory.say(f"{job.name}: {' '.join(clip.notes)}")
 
 
-def _keep_piece(outcome: Outcome[EditResult], result: EditResult, workshop: Workshop) -> None:
-    """Put a piece away; whoever brings the last one puts all together."""
-    task = outcome.task
-    assert task.piece is not None
-    task.pieces.keep(task.piece, result)
-    whole = replace(task, piece=None)
+def _keep_segment(prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> None:
+    """Put a segment away; whoever brings the last one puts all together."""
+    job = prediction.job
+    assert job.segment is not None
+    job.segments.keep(job.segment, result)
+    whole = replace(job, segment=None)
     with working_on(whole):
-        if not is_done(whole) and all(map(task.pieces.holds, task.piece.all)):
-            _save(whole, outcome, task.pieces.assemble(task.piece.all, result), workshop)
-            task.pieces.discard()
+        if not is_done(whole) and all(map(job.segments.holds, job.segment.all)):
+            _save(whole, prediction, job.segments.assemble(job.segment.all, result), factory)
+            job.segments.discard()
 
 
 def _copy_away(folder: Path, remote: RemoteRun | None) -> None:

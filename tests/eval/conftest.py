@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer
 from fatezero.data.manifest import request_to_json
 from fatezero.data.video import write_frames
 from fatezero.types import ClipSpec, EditRequest, Frames
-from fatezero_eval.encoders import ImageTextEncoder, load_clip
+from fatezero_eval.networks.clip import ImageTextEncoder, load_clip
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 24

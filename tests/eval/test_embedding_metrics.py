@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-from fatezero_eval import consistency, flickering, motion, structure, text
+from fatezero_eval.metrics import consistency, flickering, motion_fidelity, structure, text
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_motion_fidelity_is_the_mean_endpoint_distance():
     source = torch.zeros(2, 2, 4, 5)
     edited = source.clone()
     edited[0, 0], edited[0, 1] = 3, 4
-    assert motion.motion_fidelity(source, edited) == 2.5
-    assert motion.motion_fidelity(source[:0], edited[:0]).isnan()
+    assert motion_fidelity.motion_fidelity(source, edited) == 2.5
+    assert motion_fidelity.motion_fidelity(source[:0], edited[:0]).isnan()
 
 
 def test_structure_distance_agrees_with_a_loop():

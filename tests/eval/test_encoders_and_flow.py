@@ -13,8 +13,8 @@ from torchvision.models.optical_flow import raft_small
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from fatezero.errors import UserError
-from fatezero_eval import encoders, flow
-from fatezero_eval.cache import Cache, digest
+from fatezero_eval.networks import clip, dino, flow, lpips
+from fatezero_eval.networks.array_cache import ArrayCache, digest
 
 
 def test_open_clip_embeddings_are_open_clips_own(tiny_clip, judge, make_frames):
@@ -75,7 +75,7 @@ def test_transformers_clip_is_read_from_a_folder(tmp_path, make_frames, tiny_cli
     size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     processor = CLIPProcessor(CLIPImageProcessor(**size), CLIPTokenizer.from_pretrained(tiny_clip))
     processor.save_pretrained(tmp_path / "pick")
-    encoder = encoders.load_clip(str(tmp_path / "pick"))
+    encoder = clip.load_clip(str(tmp_path / "pick"))
     frames = make_frames(2, 0)
     inputs = processor(text=["a red owl"], images=[Image.fromarray(f) for f in frames], return_tensors="pt")
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def test_transformers_clip_is_read_from_a_folder(tmp_path, make_frames, tiny_cli
 @pytest.mark.parametrize(("name", "message"), [("nothing/here", "no CLIP known here"), ("ViT-B-32", "no CLIP known")])
 def test_an_unknown_clip_is_refused(name, message):
     with pytest.raises(UserError, match=message):
-        encoders.load_clip(name)
+        clip.load_clip(name)
 
 
 def test_pickled_weights_are_refused(tmp_path, tiny_clip):
@@ -101,31 +101,31 @@ def test_pickled_weights_are_refused(tmp_path, tiny_clip):
     (folder / "open_clip_config.json").write_text((tiny_clip / "open_clip_config.json").read_text())
     torch.save({}, folder / "open_clip_pytorch_model.bin")
     with pytest.raises(UserError, match="only safetensors"):
-        encoders.load_clip(str(folder))
+        clip.load_clip(str(folder))
 
 
 def test_dino_keys_of_one_frame_are_the_last_blocks(make_frames):
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, dynamic_img_size=True, depth=2)
-    dino = encoders.DinoKeys(vit, "tiny")
+    network = dino.DinoKeys(vit, "tiny")
     frames = make_frames(2, 0, height=32, width=48)
-    keys = dino.keys(frames)
+    keys = network.keys(frames)
     assert keys.shape == (2, 1 + 14 * 21, 192)
     block = vit.blocks[-1]
     with torch.inference_mode():
-        pixels = dino._prepare(Image.fromarray(frames[1]))[None]
+        pixels = network._prepare(Image.fromarray(frames[1]))[None]
         tokens = block.norm1(vit.blocks[0](vit.norm_pre(vit._pos_embed(vit.patch_embed(pixels)))))
         expected = torch.nn.functional.linear(
             tokens, *(p[192:384] for p in (block.attn.qkv.weight, block.attn.qkv.bias))
         )
     np.testing.assert_allclose(keys[1], expected[0], atol=1e-4)
-    assert same_in_parts(dino.keys, make_frames(19, 0, height=16, width=16))
+    assert same_in_parts(network.keys, make_frames(19, 0, height=16, width=16))
 
 
 def test_lpips_is_torchmetrics_own_and_zero_for_equal_frames():
     torch.manual_seed(0)
     network = _LPIPS(pretrained=False, net="squeeze", pnet_rand=True)
-    distance = encoders.Lpips(network, "random")
+    distance = lpips.Lpips(network, "random")
     a, b = torch.rand(2, 3, 64, 64)
     network.spatial = False
     expected = network(a[None] * 2 - 1, b[None] * 2 - 1).item()
@@ -167,7 +167,7 @@ def test_missing_weights_name_their_remedy(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="fetch it once with"):
         flow.load_flow("raft_small")
     with pytest.raises(UserError, match="fetch it once with"):
-        encoders.load_lpips("alex")
+        lpips.load_lpips("alex")
     with pytest.raises(UserError, match="no flow estimator; choose dis"):
         flow.load_flow("guess")
 
@@ -195,7 +195,7 @@ def test_cache_returns_what_was_computed_and_mends_damage(tmp_path):
         calls.append(1)
         return {"x": np.arange(3, dtype=np.float32)}
 
-    cache = Cache(tmp_path)
+    cache = ArrayCache(tmp_path)
     key = digest("flow", np.zeros((2, 2), np.uint8))
     assert key != digest("flow", np.zeros((1, 4), np.uint8))
     for _ in range(2):
@@ -206,4 +206,4 @@ def test_cache_returns_what_was_computed_and_mends_damage(tmp_path):
     assert cache.get(key, compute)["x"].tolist() == [0, 1, 2]
     assert len(calls) == 2
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [f"{key}.npz"]
-    assert json.dumps(Cache(None).get(key, compute)["x"].tolist()) == "[0.0, 1.0, 2.0]"
+    assert json.dumps(ArrayCache(None).get(key, compute)["x"].tolist()) == "[0.0, 1.0, 2.0]"

@@ -13,11 +13,14 @@ import torch
 from fatezero.data.video import read_clip, write_frames, write_video
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
-from fatezero_eval import clips, consistency, evaluate, fidelity, models, rows, statistics, suite, text
-from fatezero_eval.cache import Cache
-from fatezero_eval.config import EvaluateRun, EvaluateVideos, Scoring
-from fatezero_eval.flow import Dis, GivenFlow
-from fatezero_eval.scoring import score
+from fatezero_eval.metrics import consistency, fidelity, text
+from fatezero_eval.networks.array_cache import ArrayCache
+from fatezero_eval.networks.flow import Dis, GivenFlow
+from fatezero_eval.networks.loading import Networks
+from fatezero_eval.options import PICTUREBOOK_CLIP, EvaluateRun, EvaluateVideos, ScoringOptions
+from fatezero_eval.scoring import checks, evaluation, rows, suite, windows
+from fatezero_eval.scoring.one_pass import score
+from fatezero_eval.tables import statistics
 
 EVERYTHING_RUNNABLE = (
     "text*",
@@ -33,15 +36,15 @@ EVERYTHING_RUNNABLE = (
 
 
 def scores_of(clip, judge, names=EVERYTHING_RUNNABLE, cache=None):
-    shared = clips.Models(flow=Dis(), clip=judge, cache=Cache(cache))
-    chosen = [metric for metric in suite.choose(names) if metric.model != "dino"]
+    shared = Networks(flow=Dis(), clip=judge, cache=ArrayCache(cache))
+    chosen = [metric for metric in suite.choose(names) if metric.network != "dino"]
     return {s.metric.split("@")[0]: s for s in score(clip, chosen, shared)}
 
 
 def edited_clip(source, edited, **more):
-    return clips.EditedClip(
-        edited=clips.in_memory(edited),
-        source=clips.in_memory(source),
+    return windows.ClipVersions(
+        edited=windows.in_memory(edited),
+        source=windows.in_memory(source),
         source_prompt="an owl",
         target_prompt="a red owl",
         **more,
@@ -55,12 +58,14 @@ def tensor(frames):
 NEAR = 1e-9  # float64 numbers summed in another order
 
 
-def test_a_long_clip_in_chunks_scores_as_a_whole_one(judge, make_frames):
+def test_a_long_clip_in_windows_scores_as_a_whole_one(judge, make_frames):
     source = make_frames(37, 0)
     edited = 255 - source[:, ::-1].copy()
     mask = np.zeros_like(source)
     mask[:, 4:20, 6:30] = 255
-    found = scores_of(edited_clip(source, edited, mask=clips.in_memory(mask), true_edit=clips.in_memory(source)), judge)
+    found = scores_of(
+        edited_clip(source, edited, mask=windows.in_memory(mask), true_edit=windows.in_memory(source)), judge
+    )
     e = torch.from_numpy(judge.images(edited)["projected"])
     words = torch.from_numpy(judge.texts(["an owl", "a red owl"]))
     inside = torch.from_numpy(mask[..., 0] > 0)
@@ -74,17 +79,17 @@ def test_a_long_clip_in_chunks_scores_as_a_whole_one(judge, make_frames):
     assert found["temporal_flickering"].value == pytest.approx(flicker, rel=NEAR)
 
 
-def test_chunk_size_changes_nothing(judge, make_frames, monkeypatch):
+def test_window_size_changes_nothing(judge, make_frames, monkeypatch):
     source = make_frames(20, 3)
     clip = edited_clip(source, source[::-1].copy())
     wide = scores_of(clip, judge)
-    monkeypatch.setattr(clips, "CHUNK", 8)
+    monkeypatch.setattr(windows, "WINDOW", 8)
     assert scores_of(clip, judge) == wide
 
 
 def test_an_unedited_clip(judge, make_frames):
     source = make_frames(6, 1)
-    found = scores_of(edited_clip(source, source.copy(), true_edit=clips.in_memory(source)), judge)
+    found = scores_of(edited_clip(source, source.copy(), true_edit=windows.in_memory(source)), judge)
     assert found["motion_fidelity"].value == 0
     assert found["psnr/truth"].value == fidelity.PSNR_CEILING
     assert found["directional_similarity"].value is None
@@ -171,11 +176,11 @@ def test_embeddings_and_flows_come_from_the_cache(judge, make_frames, tmp_path):
 
 
 def config(run, judge_folder, **more):
-    return EvaluateRun(run=run, manifest=run.parent.parent / "manifest.jsonl", clip=str(judge_folder), **more)
+    return EvaluateRun(run=run, manifest=run.parent.parent / "manifest.jsonl", judge=str(judge_folder), **more)
 
 
 def test_a_run_folder_becomes_rows(run_folder, tiny_clip):
-    result = evaluate.evaluate_run(config(run_folder, tiny_clip))
+    result = evaluation.evaluate_run(config(run_folder, tiny_clip))
     assert result.failures == {}
     assert len(result.rows) == 12 * len(suite.DEFAULT)
     assert {row.variant for row in result.rows} == {"full", "no fusion", "source", "no edit"}
@@ -198,30 +203,30 @@ def test_a_run_folder_becomes_rows(run_folder, tiny_clip):
 
 
 def test_without_a_manifest_truth_is_undefined_not_invented(run_folder, tiny_clip):
-    result = evaluate.evaluate_run(EvaluateRun(run=run_folder, clip=str(tiny_clip), metrics=("psnr/truth",)))
+    result = evaluation.evaluate_run(EvaluateRun(run=run_folder, judge=str(tiny_clip), metrics=("psnr/truth",)))
     assert {row.value for row in result.rows} == {None}
     assert {row.reason for row in result.rows} == {"the true edit of this clip is not known"}
-    own = EvaluateRun(run=run_folder, clip=str(tiny_clip), metrics=("psnr/outside",), edit_mask="own")
-    values = {row.variant: row.value for row in evaluate.evaluate_run(own).rows if row.edit == "fox-1"}
+    own = EvaluateRun(run=run_folder, judge=str(tiny_clip), metrics=("psnr/outside",), edit_mask="own")
+    values = {row.variant: row.value for row in evaluation.evaluate_run(own).rows if row.edit == "fox-1"}
     assert values["full"] > 20
     assert values["no fusion"] is None
 
 
 def test_a_killed_run_goes_on_and_a_changed_edit_is_scored_again(run_folder, tiny_clip, monkeypatch):
     wanted = config(run_folder, tiny_clip, metrics=("psnr/truth", "text_alignment"))
-    before = evaluate.evaluate_run(wanted)
+    before = evaluation.evaluate_run(wanted)
     items = sorted((run_folder / "evaluation" / "items").iterdir())
     assert len(items) == 12
     items[3].write_text(items[3].read_text()[:50])  # half-written by a killed run
     (items[0].parent / ".x.1.partial.json").write_text("{")
     done = []
-    original = evaluate.run_task
-    monkeypatch.setattr(evaluate, "run_task", lambda task, *rest: (done.append(task.file), original(task, *rest)))
-    assert evaluate.evaluate_run(wanted).rows == before.rows
+    original = evaluation.keep_rows
+    monkeypatch.setattr(evaluation, "keep_rows", lambda file, found: (done.append(file), original(file, found)))
+    assert evaluation.evaluate_run(wanted).rows == before.rows
     assert done == [items[3]]
     frames = run_folder / "full" / "owl-1" / "frames"
     write_frames(frames, np.zeros((3, 32, 40, 3), np.uint8))
-    after = evaluate.evaluate_run(wanted)
+    after = evaluation.evaluate_run(wanted)
     assert len(done) == 2
     changed = [a.edit for a, b in zip(after.rows, before.rows, strict=True) if a != b]
     assert set(changed) == {"owl-1"}
@@ -230,7 +235,7 @@ def test_a_killed_run_goes_on_and_a_changed_edit_is_scored_again(run_folder, tin
 def test_one_bad_edit_does_not_lose_the_others(run_folder, tiny_clip):
     shutil.rmtree(run_folder / "full" / "fox-1" / "frames")
     (run_folder / "full" / "owl-1" / "frames" / "00001.png").write_bytes(b"no picture")
-    result = evaluate.evaluate_run(config(run_folder, tiny_clip, metrics=("psnr/truth",)))
+    result = evaluation.evaluate_run(config(run_folder, tiny_clip, metrics=("psnr/truth",)))
     assert set(result.failures) == {"full/fox-1/1", "full/owl-1/0"}
     assert "fox-1" in result.failures["full/fox-1/1"]
     assert len(result.rows) == 10
@@ -242,19 +247,20 @@ def test_one_bad_edit_does_not_lose_the_others(run_folder, tiny_clip):
         ({"metrics": ("text_alignement",)}, "no metric 'text_alignement'; did you mean text_alignment"),
         ({"metrics": ("pick_score",)}, "pick_score cannot run: give --pick"),
         ({"flow": "guess"}, "no flow estimator"),
-        ({"clip": "/nowhere"}, "no CLIP known here"),
+        ({"judge": PICTUREBOOK_CLIP}, "text_alignment cannot run: give --judge the folder of picturebook-clip"),
+        ({"judge": "/nowhere"}, "no CLIP known here"),
         ({"run": Path("/nowhere")}, "no such run folder"),
         ({"manifest": Path("/nowhere.yaml")}, "nowhere.yaml"),
     ],
 )
 def test_mistakes_are_named(run_folder, tiny_clip, change, message):
     with pytest.raises(UserError, match=message):
-        evaluate.evaluate_run(replace(config(run_folder, tiny_clip), **change))
+        evaluation.evaluate_run(replace(config(run_folder, tiny_clip), **change))
 
 
 def test_an_empty_run_is_named(tmp_path):
     with pytest.raises(UserError, match="no finished edit"):
-        evaluate.evaluate_run(EvaluateRun(run=tmp_path))
+        evaluation.evaluate_run(EvaluateRun(run=tmp_path))
 
 
 def foreign(run_folder, tiny_clip, folder, **more):
@@ -263,7 +269,7 @@ def foreign(run_folder, tiny_clip, folder, **more):
         videos=folder,
         manifest=run_folder.parent.parent / "manifest.jsonl",
         out=folder.parent / "scores",
-        clip=str(tiny_clip),
+        judge=str(tiny_clip),
         metrics=("psnr/truth", "text_alignment"),
         **more,
     )
@@ -275,16 +281,16 @@ def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frame
     write_frames(folder / "owl-1", read_clip(ClipSpec(path=str(truth / "owl-true"))).frames)
     write_video(folder / "fox-1.mp4", make_frames(7, 1, height=64, width=80), 8)
     write_video(folder / "extra.gif", make_frames(2, 1), 8)
-    result = evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder))
+    result = evaluation.evaluate_videos(foreign(run_folder, tiny_clip, folder))
     assert {row.edit for row in result.rows if row.variant == "theirs"} == {"owl-1"}
     truths = [row.value for row in result.rows if row.variant == "theirs" and row.metric == "psnr/truth@1"]
     assert truths == [100]
     assert "80x64, the source 40x32" in result.failures["theirs/fox-1"]
     assert "7 frames, the source 5" in result.failures["theirs/fox-1"]
     assert result.failures["theirs/jeep-1"].startswith("missing")
-    assert result.alignment.unused == (folder / "extra.gif",)
-    assert "? " in str(result.alignment)
-    relaxed = evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder, resize=True, trim=True))
+    assert result.match_report.unused == (folder / "extra.gif",)
+    assert "? " in str(result.match_report)
+    relaxed = evaluation.evaluate_videos(foreign(run_folder, tiny_clip, folder, resize=True, trim=True))
     fox = [row for row in relaxed.rows if row.variant == "theirs" and row.edit == "fox-1"]
     assert fox
     assert "stretched from 80x64, the source 40x32" in fox[0].notes
@@ -293,7 +299,7 @@ def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frame
     shutil.rmtree(folder / "owl-1")
     write_video(folder / "owl-1.mp4", make_frames(3, 1), 8)
     with pytest.raises(UserError, match=r"ambiguous: owl-1\.mp4 and owl-1\.gif"):
-        evaluate.evaluate_videos(foreign(run_folder, tiny_clip, folder))
+        evaluation.evaluate_videos(foreign(run_folder, tiny_clip, folder))
 
 
 def test_damaged_rows_are_named(tmp_path):
@@ -306,7 +312,9 @@ def test_damaged_rows_are_named(tmp_path):
 
 def test_every_metric_says_whether_it_can_run(tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    report = {name: (able, remedy) for name, able, remedy in models.runnable_metrics(Scoring(clip=str(tiny_clip)))}
+    report = {
+        name: (able, remedy) for name, able, remedy in checks.runnable_metrics(ScoringOptions(judge=str(tiny_clip)))
+    }
     assert set(report) == {metric.id for metric in suite.METRICS}
     assert report["text_alignment@1"] == (True, "")
     assert "--pick" in report["pick_score@1"][1]
@@ -319,16 +327,16 @@ def test_metric_names_are_unique_and_the_default_suite_exists():
     assert len(set(names)) == len(names)
     assert [metric.name for metric in suite.choose()] == [name for name in names if name in suite.DEFAULT]
     assert set(suite.DEFAULT) <= set(names)
-    assert all((metric.of_clip is None) != (metric.of_chunk is None) for metric in suite.METRICS)
+    assert all((metric.of_clip is None) != (metric.of_window is None) for metric in suite.METRICS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_any_number_of_processes_gives_the_same_rows(run_folder, tiny_clip, processes):
     (run_folder / "full" / "fox-1" / "frames" / "00001.png").write_bytes(b"no picture")  # a failure travels too
-    alone = evaluate.evaluate_run(config(run_folder, tiny_clip, out=run_folder / "one"))
+    alone = evaluation.evaluate_run(config(run_folder, tiny_clip, out=run_folder / "one"))
     many = config(run_folder, tiny_clip, out=run_folder / f"of-{processes}", processes=processes)
-    together = evaluate.evaluate_run(many)
+    together = evaluation.evaluate_run(many)
     assert together.rows == alone.rows
     assert together.lines.read_bytes() == alone.lines.read_bytes()
     assert statistics.scores(together.rows) == statistics.scores(alone.rows)

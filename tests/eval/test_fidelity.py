@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from fatezero_eval import fidelity
+from fatezero_eval.metrics import fidelity
 
 GAUSSIAN = {
     "channel_axis": -1,

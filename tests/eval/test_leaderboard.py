@@ -8,10 +8,12 @@ import pytest
 
 from fatezero.data.files import content_digest
 from fatezero.errors import UserError
-from fatezero_eval import evaluate, leaderboard
-from fatezero_eval.config import EvaluateRun, EvaluateVideos
-from fatezero_eval.provenance import Provenance, read_provenance, write_provenance
-from fatezero_eval.rows import Row, write_rows
+from fatezero_eval.options import EvaluateRun, EvaluateVideos
+from fatezero_eval.scoring import evaluation
+from fatezero_eval.scoring.provenance import Provenance, read_provenance, write_provenance
+from fatezero_eval.scoring.rows import Row, write_rows
+from fatezero_eval.tables.leaderboard_files import write_leaderboard
+from fatezero_eval.tables.scored_runs import Cost
 
 PSNR, WARP = "psnr/truth@1", "warp_error@1"
 CATEGORIES = ("style", "shape")
@@ -67,7 +69,7 @@ def value_of(table, variant, metric=PSNR, category=""):
 def test_a_run_and_someone_elses_videos_share_a_table(tmp_path):
     ours = run_of(tmp_path / "ours", {"full": 3.0, "no_fusion": 1.0})
     theirs = run_of(tmp_path / "theirs", {"tokenflow": 2.0}, metas=False, notes="stretched")
-    board = leaderboard.write_leaderboard([ours, theirs], tmp_path / "out", "full")
+    board = write_leaderboard([ours, theirs], tmp_path / "out", "full")
     (table,) = board.tables
     assert [method.variant for method in table.methods] == ["full", "no_fusion", "tokenflow", "source", "no edit"]
     assert {v: table.ranks[v, PSNR, ""] for v in ("full", "no_fusion", "tokenflow")} == {
@@ -78,10 +80,10 @@ def test_a_run_and_someone_elses_videos_share_a_table(tmp_path):
     assert table.ranks["full", WARP, ""] == 1
     assert value_of(table, "no edit") == 20 + 3.5
     full, _, tokenflow, *_ = table.methods
-    assert full.cost == leaderboard.Cost(4.5, 2_000_000, 1000.0)
+    assert full.cost == Cost(4.5, 2_000_000, 1000.0)
     assert full.checkpoints == ("picturebook:34a567d2",)
     assert len(full.configurations) == 1
-    assert tokenflow.cost == leaderboard.Cost()
+    assert tokenflow.cost == Cost()
     assert tokenflow.notes == ("stretched (8 edits)",)
     (gain,) = [d for d in table.differences if (d.variant, d.metric, d.category) == ("no_fusion", PSNR, "")]
     assert gain.interval.value == pytest.approx(-2.0)
@@ -91,7 +93,7 @@ def test_a_run_and_someone_elses_videos_share_a_table(tmp_path):
 
 def test_the_files_say_the_same(tmp_path):
     run = run_of(tmp_path / "run", {"full": 3.0, "no_fusion": 1.0})
-    (table,) = leaderboard.write_leaderboard([run], run, "full").tables
+    (table,) = write_leaderboard([run], run, "full").tables
     with (run / "leaderboard.csv").open() as file:
         records = list(csv.DictReader(file))
     assert len(records) == len(table.scores) == 4 * 2 * 3
@@ -112,13 +114,13 @@ def test_the_files_say_the_same(tmp_path):
     differences = json.loads((run / "differences.json").read_text())
     assert {d["variant"] for d in differences} == {"no_fusion", "source", "no edit"}
     assert "| no_fusion | worse | -2 [-2, -2] |" in (run / "differences.md").read_text()
-    leaderboard.write_leaderboard([run], run)
+    write_leaderboard([run], run)
     assert not list(run.glob("differences.*"))
 
 
 def test_few_clips_are_not_ranked(tmp_path):
     run = run_of(tmp_path / "run", {"full": 3.0})
-    (table,) = leaderboard.write_leaderboard([run], run).tables
+    (table,) = write_leaderboard([run], run).tables
     assert ("full", PSNR, "") in table.ranks
     assert ("full", PSNR, "style") not in table.ranks
     (saved,) = json.loads((run / "leaderboard.json").read_text())
@@ -142,7 +144,7 @@ def test_what_is_not_comparable_gets_a_table_of_its_own(tmp_path, change, reason
     one = run_of(tmp_path / "one", {"full": 3.0})
     other = run_of(tmp_path / "other", {"theirs": 9.0}, replace(MADE, **change))
     third = run_of(tmp_path / "third", {"ours": 4.0}, replace(MADE, models={}))  # it used no model at all
-    board = leaderboard.write_leaderboard([one, other, third], tmp_path / "out")
+    board = write_leaderboard([one, other, third], tmp_path / "out")
     first, second = board.tables
     assert [method.variant for method in first.methods] == ["full", "ours", "source", "no edit"]
     assert [method.variant for method in second.methods] == ["theirs", "source", "no edit"]
@@ -154,7 +156,7 @@ def test_what_is_not_comparable_gets_a_table_of_its_own(tmp_path, change, reason
 def test_the_experiments_reference_and_order(tmp_path):
     run = run_of(tmp_path / "run", {"a": 1.0, "full": 3.0})
     (run / "experiment.json").write_text(json.dumps({"reference": "full", "variants": {"full": {}, "a": {}}}))
-    (table,) = leaderboard.write_leaderboard([run], run).tables
+    (table,) = write_leaderboard([run], run).tables
     assert table.reference == "full"
     assert [method.variant for method in table.methods][:2] == ["full", "a"]
 
@@ -163,19 +165,19 @@ def test_variants_of_one_name_are_told_apart_by_their_runs(tmp_path):
     monday = run_of(tmp_path / "monday", {"full": 3.0, "half": 1.0})
     tuesday = run_of(tmp_path / "tuesday", {"full": 2.0})
     (monday / "experiment.json").write_text(json.dumps({"reference": "full", "variants": {"half": {}, "full": {}}}))
-    (table,) = leaderboard.write_leaderboard([monday, tuesday], tmp_path / "out").tables
+    (table,) = write_leaderboard([monday, tuesday], tmp_path / "out").tables
     assert table.reference == "monday/full"
     assert [method.variant for method in table.methods][:3] == ["half", "monday/full", "tuesday/full"]
     (monday / "experiment.json").unlink()
-    (table,) = leaderboard.write_leaderboard([monday, tuesday], tmp_path / "out", "monday/full").tables
+    (table,) = write_leaderboard([monday, tuesday], tmp_path / "out", "monday/full").tables
     assert [method.variant for method in table.methods][:3] == ["monday/full", "half", "tuesday/full"]
     assert table.methods[0].cost.seconds_per_frame == 4.5
     assert value_of(table, "monday/full") - value_of(table, "tuesday/full") == pytest.approx(1.0)
     twin = run_of(tmp_path / "sub" / "monday", {"full": 2.0})
     with pytest.raises(UserError, match="another run has a variant 'monday/full' too; rename"):
-        leaderboard.write_leaderboard([monday, twin], tmp_path / "out")
+        write_leaderboard([monday, twin], tmp_path / "out")
     with pytest.raises(UserError, match="named twice"):
-        leaderboard.write_leaderboard([monday, monday / "." / ".." / "monday"], tmp_path / "out")
+        write_leaderboard([monday, monday / "." / ".." / "monday"], tmp_path / "out")
 
 
 def test_a_method_that_lacks_edits_is_said_to(tmp_path):
@@ -183,7 +185,7 @@ def test_a_method_that_lacks_edits_is_said_to(tmp_path):
     lines = (other / "rows.jsonl").read_text().splitlines(keepends=True)
     (other / "rows.jsonl").write_text("".join(line for line in lines if '"edit-0"' not in line))
     write_provenance(other, replace(MADE, rows=content_digest(other / "rows.jsonl")))
-    text = str(leaderboard.write_leaderboard([one, other], tmp_path / "out"))
+    text = str(write_leaderboard([one, other], tmp_path / "out"))
     assert "theirs: 7 of 8 edits; its means are over those, its ranks over those shared." in text
 
 
@@ -192,7 +194,7 @@ def test_clips_may_lie_elsewhere_in_another_run(tmp_path):
     lines = (other / "rows.jsonl").read_text()
     (other / "rows.jsonl").write_text(lines.replace('"clips/', '"elsewhere/'))
     write_provenance(other, replace(MADE, rows=content_digest(other / "rows.jsonl")))
-    (table,) = leaderboard.write_leaderboard([one, other], tmp_path / "out", "full").tables
+    (table,) = write_leaderboard([one, other], tmp_path / "out", "full").tables
     assert {score.clips for score in table.scores if score.interval and not score.category} == {CLIPS}
     assert table.ranks["theirs", PSNR, ""] == 2
     (paired,) = [d for d in table.differences if (d.variant, d.metric, d.category) == ("theirs", PSNR, "")]
@@ -203,7 +205,7 @@ def test_names_cannot_break_out_of_a_table(tmp_path):
     name = "<script>alert(1)</script>|x"
     made = replace(MADE, manifest="<img src=x>")
     run = run_of(tmp_path / "run", {name: 3.0, "b": 2.0}, made, metas=False, notes="<b>&")
-    leaderboard.write_leaderboard([run], run, name)
+    write_leaderboard([run], run, name)
     html, markdown = (run / "leaderboard.html").read_text(), (run / "leaderboard.md").read_text()
     assert html.count("<script>") == 1  # the page's own
     assert "&lt;script&gt;alert(1)&lt;/script&gt;|x (reference)" in html
@@ -219,35 +221,35 @@ def test_names_cannot_break_out_of_a_table(tmp_path):
 def test_bad_input_is_one_sentence(tmp_path):
     run = run_of(tmp_path / "run", {"full": 3.0})
     with pytest.raises(UserError, match=r"nowhere: no scores .*run fatezero evaluate first"):
-        leaderboard.write_leaderboard([tmp_path / "nowhere"], tmp_path)
+        write_leaderboard([tmp_path / "nowhere"], tmp_path)
     with pytest.raises(UserError, match="name at least one run folder"):
-        leaderboard.write_leaderboard([], tmp_path)
+        write_leaderboard([], tmp_path)
     with pytest.raises(UserError, match=r"no variant 'half'.*choose one of full, source, no edit"):
-        leaderboard.write_leaderboard([run], run, "half")
+        write_leaderboard([run], run, "half")
     meta = run / "full" / "edit-0" / "meta.json"
     for damage in ("{", "[]", '{"timings": 3, "frames": 8}', '{"checkpoint": {"name": "x"}}'):
         meta.write_text(damage)
         with pytest.raises(UserError, match=r"edit-0/meta\.json: not "):
-            leaderboard.write_leaderboard([run], run)
+            write_leaderboard([run], run)
     meta.unlink()
     rows = run / "evaluation" / "rows.jsonl"
     rows.write_text(rows.read_text().replace(WARP, "warp_error@0"))
     with pytest.raises(UserError, match="belongs to other rows than"):
-        leaderboard.write_leaderboard([run], run)
+        write_leaderboard([run], run)
     write_provenance(rows.parent, replace(MADE, rows=content_digest(rows)))
     with pytest.raises(UserError, match=r"'warp_error@0'.*score the clips again"):
-        leaderboard.write_leaderboard([run], run)
+        write_leaderboard([run], run)
     for damage in ("{", "{}", '{"rows": 1}'):
         (rows.parent / "provenance.json").write_text(damage)
         with pytest.raises(UserError, match=r"provenance\.json: no record"):
-            leaderboard.write_leaderboard([run], run)
+            write_leaderboard([run], run)
     assert not (run / "leaderboard.md").exists()
 
 
 def test_an_evaluation_records_what_it_was_made_with(run_folder, tiny_clip, tmp_path):
     manifest = run_folder.parent.parent / "manifest.jsonl"
-    shared = {"manifest": manifest, "clip": str(tiny_clip), "metrics": ("psnr/truth", "text_alignment")}
-    evaluate.evaluate_run(EvaluateRun(run=run_folder, **shared))
+    shared = {"manifest": manifest, "judge": str(tiny_clip), "metrics": ("psnr/truth", "text_alignment")}
+    evaluation.evaluate_run(EvaluateRun(run=run_folder, **shared))
     made = read_provenance(run_folder / "evaluation")
     assert (made.manifest, made.edit_mask, made.device) == ("manifest", "given", "cpu")
     assert set(made.edits) == {"owl-1", "fox-1", "jeep-1"}
@@ -257,8 +259,8 @@ def test_an_evaluation_records_what_it_was_made_with(run_folder, tiny_clip, tmp_
     theirs.mkdir()
     for edit in made.edits:
         (theirs / edit).symlink_to(run_folder / "full" / edit / "frames")
-    evaluate.evaluate_videos(EvaluateVideos(method="theirs", videos=theirs, out=tmp_path / "scores", **shared))
-    (table,) = leaderboard.write_leaderboard([run_folder, tmp_path / "scores"], tmp_path / "out", "full").tables
+    evaluation.evaluate_videos(EvaluateVideos(method="theirs", videos=theirs, out=tmp_path / "scores", **shared))
+    (table,) = write_leaderboard([run_folder, tmp_path / "scores"], tmp_path / "out", "full").tables
     same = [d for d in table.differences if d.variant == "theirs" and not d.category]
     assert [d.interval.value for d in same] == [0.0, 0.0]
     assert [d.p_value for d in same] == [1.0, 1.0]

@@ -24,9 +24,11 @@ from torchmetrics import Metric
 from torchmetrics.functional.image.lpips import _LPIPS
 
 import fatezero_eval
-from fatezero_eval import consistency, fidelity, flickering, motion, structure, suite, text, warp_error
-from fatezero_eval.encoders import Lpips
-from fatezero_eval.state import ClipMean
+from fatezero_eval.metrics import consistency, fidelity, flickering, structure, text, warp_error
+from fatezero_eval.metrics.clip_mean import ClipMean
+from fatezero_eval.metrics.motion_fidelity import MotionFidelity
+from fatezero_eval.networks.lpips import Lpips
+from fatezero_eval.scoring import suite
 
 LENGTHS = (2, 5, 3)
 Clip = tuple[Any, ...]  # NumPy arrays, and for LPIPS its network
@@ -345,7 +347,7 @@ CASES: dict[type[ClipMean], Callable[[], Examples]] = {
     consistency.AllPairsConsistency: all_pairs_consistency,
     consistency.VBenchConsistency: vbench_consistency,
     flickering.TemporalFlickering: temporal_flickering,
-    motion.MotionFidelity: motion_fidelity,
+    MotionFidelity: motion_fidelity,
     structure.StructureDistance: structure_distance,
     fidelity.MSE: mse,
     fidelity.PSNR: psnr,

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from fatezero.errors import UserError
-from fatezero_eval import statistics
-from fatezero_eval.rows import Row
+from fatezero_eval.scoring import suite
+from fatezero_eval.scoring.rows import Row
+from fatezero_eval.tables import resampling, statistics
 
 PSNR, MSE, CONSISTENCY = "psnr/truth@1", "mse/truth@1", "frame_consistency@1"
 
@@ -87,7 +88,7 @@ def test_an_interval_holds_95_percent_of_all_resamples():
 
 
 def test_few_clips_have_no_interval_and_equal_ones_no_width():
-    for count in range(1, statistics.FEWEST_CLIPS):
+    for count in range(1, resampling.FEWEST_CLIPS):
         interval = whole(statistics.scores(rows_of("full", range(count))), "full").interval
         assert interval.value == (count - 1) / 2
         assert not interval.known
@@ -100,7 +101,7 @@ def test_few_clips_have_no_interval_and_equal_ones_no_width():
 def test_intervals_cover_the_truth_about_as_often_as_the_readme_says():
     rng = np.random.default_rng(5)
     samples = [dict(enumerate(rng.normal(size=30))) for _ in range(300)]
-    covered = np.mean([found.low <= 0 <= found.high for found in statistics.intervals(samples)])
+    covered = np.mean([found.low <= 0 <= found.high for found in resampling.intervals(samples)])
     assert 0.90 < covered < 0.98
 
 
@@ -179,6 +180,6 @@ def test_what_cannot_be_ranked_has_no_rank():
 
 
 def test_directions():
-    assert [statistics.direction(name) for name in (PSNR, MSE, "valid_pixels@1")] == [1, -1, 0]
+    assert [suite.by_id(name).direction for name in (PSNR, MSE, "valid_pixels@1")] == [1, -1, 0]
     with pytest.raises(UserError, match=r"'warp_error@9'.*score the clips again"):
-        statistics.direction("warp_error@9")
+        suite.by_id("warp_error@9")

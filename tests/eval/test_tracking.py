@@ -17,9 +17,11 @@ from fatezero.data.files import content_digest
 from fatezero.data.manifest import request_to_json
 from fatezero.data.video import write_frames, write_video
 from fatezero.types import ClipSpec, EditRequest
-from fatezero_eval import leaderboard, statistics, tracking
-from fatezero_eval.provenance import Provenance, write_provenance
-from fatezero_eval.rows import Row, read_rows, write_rows
+from fatezero_eval import tracking
+from fatezero_eval.scoring.provenance import Provenance, write_provenance
+from fatezero_eval.scoring.rows import Row, read_rows, write_rows
+from fatezero_eval.tables import statistics
+from fatezero_eval.tables.leaderboard_files import write_leaderboard
 
 METRIC = "psnr/truth@1"
 VARIANTS = {"full": 3.0, "no_fusion": 1.0}
@@ -105,7 +107,7 @@ def isolated(tmp_path, monkeypatch):
 
 
 def test_the_offline_runs_hold_everything(run, isolated):
-    board = leaderboard.write_leaderboard([run], run)
+    board = write_leaderboard([run], run)
     said = tracking.track(run, "offline", "lab")
     assert said.startswith("W&B has 2 variants, tables and 2 of 2 side-by-side videos in ")
     found = read_back(run)
@@ -142,7 +144,7 @@ def test_the_offline_runs_hold_everything(run, isolated):
 
 
 def test_a_sweep_gets_the_variant_it_asked_for(run, isolated, monkeypatch):
-    leaderboard.write_leaderboard([run], run)
+    write_leaderboard([run], run)
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     assert tracking.track(run, "offline", "lab") == "W&B's sweep has the numbers of no_fusion."
     found = read_back(run)

@@ -7,7 +7,7 @@ from numpy.linalg import norm
 from scipy.ndimage import binary_erosion
 from skimage.metrics import structural_similarity
 
-from fatezero_eval import warp_error, warping
+from fatezero_eval.metrics import warp_error, warping
 
 
 def bilinear(image, x, y, outside):

@@ -11,11 +11,11 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
+from fatezero.benchmarking.random_checkpoint import random_pipeline
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.data.video import write_video
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
-from fatezero.random_checkpoint import random_pipeline
 
 SOURCE, TARGET = "a jeep", "a bus"
 QUIET = RuntimeConfig(device="cpu", dtype="float32")

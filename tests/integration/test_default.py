@@ -1,4 +1,4 @@
-"""The main job on the shipped default, as a new user runs it."""
+"""The main group on the shipped default, as a new user runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero import picturebook
+from fatezero import shipped
 from fatezero.cli import main
 from fatezero.data.video import read_clip
 
@@ -24,7 +24,7 @@ def test_edit_with_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     assert main(["edit", "--steps", "4"]) == 0
     result = tmp_path / "runs" / "edit" / "fatezero" / "demo"
-    source = read_clip(picturebook.DEMO.clip).frames.astype(int)
+    source = read_clip(shipped.DEMO.clip).frames.astype(int)
     edited = frames_of(result)
     assert edited.shape == source.shape
     assert 3 < abs(edited - source).mean() < 60  # changed, and still the same scene

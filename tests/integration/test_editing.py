@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fatezero.attention.store import KeepMaps, KeepQueriesAndKeys, MemoryStore
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import Branch, video_denoiser
-from fatezero.diffusion.inversion import Keeping, Needs, invert
+from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.inversion import invert
 from fatezero.errors import UserError
-from fatezero.pipeline import EditResult, FateZero, Target
+from fatezero.pipeline import FateZero
+from fatezero.results import EditResult, Target
+from fatezero.source_attention.backends import KeepMaps, KeepQueriesAndKeys, SourceAttention
+from fatezero.source_attention.needs import Needs
+from fatezero.source_attention.stores import MemoryStore
 from fatezero.types import Frames
 
 SOURCE, TARGET = "a silver jeep driving down a road", "a silver car driving down a road"
@@ -101,7 +104,7 @@ def test_per_frame_settings_are_the_plain_image_model(backbone32: Backbone) -> N
     latents = torch.randn(3, 4, 8, 12, generator=torch.Generator().manual_seed(0))
     text = backbone32.embed(SOURCE)
     with video_denoiser(backbone32, method, 3, None) as denoiser:
-        (ours,) = denoiser.predict([Branch(latents, text)], 501)
+        ours = denoiser.predict(Branches(conditional=Branch(latents, text)), 501).conditional
     theirs = [backbone32.unet(frame[None], 501, encoder_hidden_states=text).sample for frame in latents]
     torch.testing.assert_close(ours, torch.cat(theirs), rtol=1e-4, atol=1e-5)
 
@@ -156,13 +159,13 @@ def test_predicted_bytes_are_the_kept_bytes(backend: Any, chunk: int | None, bac
 def test_kept_bytes_are_all_that_is_held(backend: Any, backbone32: Backbone) -> None:
     """No recording is a view that keeps a larger tensor alive."""
     sites = frozenset(site.name for site in backbone32.sites)
-    keeping = Keeping(backend, MemoryStore(torch.device("cpu")), Needs(sites, frozenset({0}), frozenset({0})))
+    attention = SourceAttention(backend, MemoryStore(torch.device("cpu")), Needs(sites, frozenset({0}), frozenset({0})))
     method = replace(FULL, steps=1, blending=None)
     with video_denoiser(backbone32, method, 4, None) as denoiser, torch.no_grad():
-        invert(denoiser, torch.zeros(4, 4, 8, 8), SOURCE, schedule(backbone32.scheduler_config, 1), keeping=keeping)
-    recording = keeping.store.get((0, 0), torch.device("cpu"))
+        invert(denoiser, torch.zeros(4, 4, 8, 8), SOURCE, schedule(backbone32.scheduler_config, 1), attention=attention)
+    recording = attention.store.get((0, 0), torch.device("cpu"))
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in recording.values()}
-    assert sum(held.values()) == keeping.store.bytes_kept
+    assert sum(held.values()) == attention.store.bytes_kept
 
 
 def test_the_budget_decides(backbone32: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""Predict steps over tasks: sharing, writing, and what becomes of failures."""
+"""Predict steps over jobs: sharing, writing, and what becomes of failures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from lightning import Trainer
 
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.data.video import write_video
-from fatezero.diffusion.checkpoint import find_checkpoint
+from fatezero.diffusion.checkpoint import find_checkpoint, sized
 from fatezero.errors import UserError
-from fatezero.lightning.datamodule import TaskDataModule
-from fatezero.lightning.modules import EditingModule, InversionModule, Outcome, Workshop
+from fatezero.lightning.datamodule import JobDataModule
+from fatezero.lightning.predict_steps import EditingModule, EditorFactory, InversionModule, Prediction
 from fatezero.lightning.writers import ResultWriter
-from fatezero.runs import failure_reason
-from fatezero.tasks import Job, Task, cost, make_tasks, share_inversions, sized, spread
+from fatezero.runs.jobs import EditJob, InversionGroup, make_jobs
+from fatezero.runs.scheduling import cost, share_inversions, spread
+from fatezero.runs.state import failure_reason
 from fatezero.types import ClipSpec, EditRequest
 
 METHOD = MethodConfig(steps=2, fusion=FusionConfig(), blending=None)
@@ -33,20 +34,20 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipSpec:
 
 
 @pytest.fixture
-def workshop() -> Workshop:
-    return Workshop(runtime=RuntimeConfig(), quiet=True)
+def factory() -> EditorFactory:
+    return EditorFactory(runtime=RuntimeConfig(), quiet=True)
 
 
 def request(clip: ClipSpec, name: str, target: str = "a red ball", **changes: Any) -> EditRequest:
     return EditRequest(id=name, clip=clip, source_prompt="a grey ball", target_prompt=target, **changes)
 
 
-def tasks(requests: list[EditRequest], method: MethodConfig = METHOD, run: Path = Path("run")) -> list[Task]:
-    return make_tasks(requests, {"full": method}, run, lambda _: CHECKPOINT)
+def jobs(requests: list[EditRequest], method: MethodConfig = METHOD, run: Path = Path("run")) -> list[EditJob]:
+    return make_jobs(requests, {"full": method}, run, lambda _: CHECKPOINT)
 
 
-def names(jobs: list[Job]) -> list[list[str]]:
-    return [[task.request.id for task in job.tasks] for job in jobs]
+def names(groups: list[InversionGroup]) -> list[list[str]]:
+    return [[job.request.id for job in group.jobs] for group in groups]
 
 
 def trainer(**options: Any) -> Trainer:
@@ -69,17 +70,17 @@ def test_tasks_share_an_inversion_where_they_can(clip: ClipSpec) -> None:
         request(clip, "i", settings={"blending.mask_downsampling": 4}),
         request(clip, "j", settings={"blending.mask_downsampling": 2}),
     ]
-    jobs = share_inversions(tasks(requests))
-    assert names(jobs) == [["h", "j", "a", "b", "f", "g"], ["i"], ["c"], ["d"], ["e"]]  # masks where one has them
-    assert jobs[0].tasks[3].method.guidance_scale == 2.0
-    assert jobs[0].tasks[5].method.fusion is None
-    sampled = share_inversions(tasks(requests[:6], replace(METHOD, posterior="sample")))
+    groups = share_inversions(jobs(requests))
+    assert names(groups) == [["h", "j", "a", "b", "f", "g"], ["i"], ["c"], ["d"], ["e"]]  # masks where one has them
+    assert groups[0].jobs[3].method.guidance_scale == 2.0
+    assert groups[0].jobs[5].method.fusion is None
+    sampled = share_inversions(jobs(requests[:6], replace(METHOD, posterior="sample")))
     assert names(sampled)[0] == ["a", "b"]  # another seed draws another latent
 
 
 def test_further_seeds_get_their_own_folder(clip: ClipSpec) -> None:
-    made = tasks([request(clip, "a", seed=5), request(clip, "a", seed=6)])
-    assert [task.folder for task in made] == [Path("run/full/a"), Path("run/full/a@6")]
+    made = jobs([request(clip, "a", seed=5), request(clip, "a", seed=6)])
+    assert [job.folder for job in made] == [Path("run/full/a"), Path("run/full/a@6")]
     assert made[0].digest != made[1].digest
 
 
@@ -87,13 +88,13 @@ def test_further_seeds_get_their_own_folder(clip: ClipSpec) -> None:
 def test_work_is_shared_out_once_and_evenly(workers: int, clip: ClipSpec) -> None:
     several = [request(clip, f"edit{i}", f"a {word} ball") for i, word in enumerate(("red", "blue", "green"))]
     longer = [request(replace(clip, start=1, frames=1), f"one{i}", settings={"steps": 2 + i}) for i in range(4)]
-    jobs = share_inversions(tasks(several + longer))
-    shares = spread(jobs, workers)
+    groups = share_inversions(jobs(several + longer))
+    shares = spread(groups, workers)
     assert len(shares) == workers
-    done = [task.request.id for share in shares for job in share for task in job.tasks]
+    done = [job.request.id for share in shares for group in share for job in group.jobs]
     assert sorted(done) == sorted(r.id for r in several + longer)
     load = [sum(map(cost, share)) for share in shares]
-    assert max(load) <= 4 / 3 * max(sum(load) / workers, *map(cost, (job for s in shares for job in s)))
+    assert max(load) <= 4 / 3 * max(sum(load) / workers, *map(cost, (group for s in shares for group in s)))
 
 
 def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> None:
@@ -101,13 +102,13 @@ def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> N
     write_video(other, np.full((2, 64, 64, 3), 98, np.uint8), fps=8)
     moved = tmp_path / "moved.mp4"
     moved.write_bytes(Path(clip.path).read_bytes())
-    (first,) = tasks([request(clip, "a")])
-    assert tasks([request(replace(clip, path=str(moved)), "a", category="style")])[0].digest == first.digest
+    (first,) = jobs([request(clip, "a")])
+    assert jobs([request(replace(clip, path=str(moved)), "a", category="style")])[0].digest == first.digest
     for changed in (
-        tasks([request(replace(clip, path=str(other)), "a")]),
-        tasks([request(clip, "a", "a blue ball")]),
-        tasks([request(clip, "a")], replace(METHOD, steps=3)),
-        make_tasks([request(clip, "a")], {"full": METHOD}, Path("run"), lambda _: find_checkpoint("picturebook")),
+        jobs([request(replace(clip, path=str(other)), "a")]),
+        jobs([request(clip, "a", "a blue ball")]),
+        jobs([request(clip, "a")], replace(METHOD, steps=3)),
+        make_jobs([request(clip, "a")], {"full": METHOD}, Path("run"), lambda _: find_checkpoint("picturebook")),
     ):
         assert changed[0].digest != first.digest
 
@@ -115,37 +116,37 @@ def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> N
 @pytest.mark.parametrize("settings", [{"fusion.windows": 1}, {"steps": "many"}, {"nothing": 1}, {"steps.more": 1}])
 def test_wrong_settings_name_the_request(settings: dict[str, Any], clip: ClipSpec) -> None:
     with pytest.raises(UserError, match="request a"):
-        tasks([request(clip, "a", settings=settings)])
+        jobs([request(clip, "a", settings=settings)])
 
 
-def test_editing_writes_as_it_goes(clip: ClipSpec, workshop: Workshop, tmp_path: Path) -> None:
+def test_editing_writes_as_it_goes(clip: ClipSpec, factory: EditorFactory, tmp_path: Path) -> None:
     requests = [request(clip, "one"), request(clip, "two", "a blue ball"), request(clip, "bad", edited_words=("x",))]
     requests.append(request(replace(clip, path="gone.mp4"), "gone"))
-    made = tasks(requests, replace(METHOD, blending=MethodConfig().blending), tmp_path)
-    jobs = share_inversions(made)
-    assert len(jobs) == 2  # the bad word stands beside sound requests of the same clip
-    trainer(callbacks=[ResultWriter()]).predict(EditingModule(workshop), TaskDataModule(jobs), return_predictions=False)
+    made = jobs(requests, replace(METHOD, blending=MethodConfig().blending), tmp_path)
+    groups = share_inversions(made)
+    assert len(groups) == 2  # the bad word stands beside sound requests of the same clip
+    trainer(callbacks=[ResultWriter()]).predict(EditingModule(factory), JobDataModule(groups), return_predictions=False)
     assert sorted(p.parent.name for p in tmp_path.glob("full/*/meta.json")) == ["one", "two"]
     assert sorted(p.name for p in tmp_path.glob("full/*.failed.json")) == ["bad.failed.json", "gone.failed.json"]
     assert "'x' is not a word" in failure_reason(tmp_path / "full" / "bad")
 
 
-def test_inversion_is_a_predict_step(clip: ClipSpec, workshop: Workshop) -> None:
-    jobs = share_inversions(tasks([request(clip, "one")]))
-    (outcome,) = trainer().predict(InversionModule(workshop), TaskDataModule(jobs)) or []
-    assert outcome.result.trajectory.latents.shape == (3, 2, 4, 8, 8)
+def test_inversion_is_a_predict_step(clip: ClipSpec, factory: EditorFactory) -> None:
+    groups = share_inversions(jobs([request(clip, "one")]))
+    (prediction,) = trainer().predict(InversionModule(factory), JobDataModule(groups)) or []
+    assert prediction.result.trajectory.latents.shape == (3, 2, 4, 8, 8)
 
 
-def test_predictions_come_back_on_request(clip: ClipSpec, workshop: Workshop) -> None:
-    jobs = share_inversions(tasks([request(clip, "one"), request(clip, "two", "a blue ball")]))
-    outcomes = trainer().predict(EditingModule(workshop), TaskDataModule(jobs)) or []
-    assert [type(outcome) for outcome in outcomes] == [Outcome, Outcome]
+def test_predictions_come_back_on_request(clip: ClipSpec, factory: EditorFactory) -> None:
+    groups = share_inversions(jobs([request(clip, "one"), request(clip, "two", "a blue ball")]))
+    outcomes = trainer().predict(EditingModule(factory), JobDataModule(groups)) or []
+    assert [type(prediction) for prediction in outcomes] == [Prediction, Prediction]
     assert not np.array_equal(outcomes[0].result.frames, outcomes[1].result.frames)
 
 
-def test_a_job_is_inverted_once(clip: ClipSpec, workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = share_inversions(tasks([request(clip, "one"), request(clip, "two", "a blue ball")]))
-    trainer().predict(EditingModule(replace(workshop, quiet=False)), TaskDataModule(jobs))
+def test_a_job_is_inverted_once(clip: ClipSpec, factory: EditorFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = share_inversions(jobs([request(clip, "one"), request(clip, "two", "a blue ball")]))
+    trainer().predict(EditingModule(replace(factory, quiet=False)), JobDataModule(groups))
     assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith("kept")]) == 1
 
 

@@ -90,7 +90,7 @@ def test_processes_change_nothing(
 ) -> None:
     edits = manifest(2, 2)
     run(command(edits, tmp_path / "one"))
-    run(command(edits, tmp_path / "many", f"--devices={devices}"))  # four processes for three jobs: one has no work
+    run(command(edits, tmp_path / "many", f"--devices={devices}"))  # four processes for three groups: one has no work
     assert digests(tmp_path / "many") == digests(tmp_path / "one")
     assert len(digests(tmp_path / "one")) == 4
 
@@ -175,15 +175,15 @@ def test_a_long_clip_is_shared_by_processes(golden_folder: Path, tmp_path: Path)
     words = [sys.executable, "-m", "fatezero", "edit", *(f"--{name}={value}" for name, value in asked.items())]
     run([*words, f"--out={tmp_path / 'whole'}"])
     for devices in (1, 2, 3):
-        run([*words, f"--out={tmp_path / str(devices)}", "--piece=4", f"--devices={devices}"])
+        run([*words, f"--out={tmp_path / str(devices)}", "--segment=4", f"--devices={devices}"])
         assert digests(tmp_path / str(devices)) == digests(tmp_path / "1")
         assert not list(tmp_path.rglob("*.pieces"))
     for folder in ("frames", "masks"):
         whole = read_clip(ClipSpec(path=str(tmp_path / "whole/fatezero/long" / folder))).frames.astype(int)
-        pieces = read_clip(ClipSpec(path=str(tmp_path / "2/fatezero/long" / folder))).frames.astype(int)
-        assert whole.shape == pieces.shape == (11, 64, 64, 3)
-        assert np.abs(whole - pieces).max() <= 1  # other batches round otherwise
-    said = run([*words, "--norm_scope=clip", f"--out={tmp_path / 'tied'}", "--piece=4"], status=1)
+        segments = read_clip(ClipSpec(path=str(tmp_path / "2/fatezero/long" / folder))).frames.astype(int)
+        assert whole.shape == segments.shape == (11, 64, 64, 3)
+        assert np.abs(whole - segments).max() <= 1  # other batches round otherwise
+    said = run([*words, "--norm_scope=clip", f"--out={tmp_path / 'tied'}", "--segment=4"], status=1)
     assert "norm_scope is 'clip'" in said
 
 

@@ -21,8 +21,8 @@ from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.video import read_clip, write_video
 from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
-from fatezero.diffusion.denoiser import Branch, video_denoiser
-from fatezero.lightning.tuning import Tuning
+from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.training.tune_a_video import Tuning
 from fatezero.types import ClipSpec
 
 SOURCE, TARGET = "a silver jeep driving down a road", "a silver car driving down a road"
@@ -104,7 +104,7 @@ def test_a_tuned_model_edits_like_any_other(tune: Run, clip: Path, tmp_path: Pat
     assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--id=one"]) == 0
     meta = json.loads((tmp_path / "run" / "fatezero" / "one" / "meta.json").read_text())
     assert (meta["config"]["key_frames"], meta["config"]["norm_scope"]) == ([-1, "first"], "frame")
-    assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--piece=2"]) == 1
+    assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--segment=2"]) == 1
 
 
 def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_path: Path) -> None:
@@ -121,7 +121,12 @@ def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_pa
             for step in schedule(backbone.scheduler_config, 10):
                 noise = torch.randn(clean.shape, generator=generator)
                 noisy = replace(branch, latents=move(clean, noise, 1.0, step.alpha_noisy))
-                errors.append((denoiser.predict([noisy], step.timestep)[0] - noise).square().mean().item())
+                errors.append(
+                    (denoiser.predict(Branches(conditional=noisy), step.timestep).conditional - noise)
+                    .square()
+                    .mean()
+                    .item()
+                )
         return float(np.mean(errors))
 
     assert error(tmp_path / "tuned" / "model") < 0.9 * error(golden_folder / "model")

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from fatezero.attention.temporal import TemporalConvolution, inflate, is_temporal, temporal_layers
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
-from fatezero.diffusion.denoiser import Branch, video_denoiser
-from fatezero.diffusion.motion import with_motion
-from fatezero.diffusion.temporal import load_temporal, save_inflated
+from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.motion_unet import with_motion
+from fatezero.diffusion.temporal_weights import load_temporal, save_inflated
 from fatezero.errors import UserError
-from fatezero.pipeline import EditResult, FateZero
+from fatezero.pipeline import FateZero
+from fatezero.results import EditResult
 
 SOURCE, TARGET = "a silver jeep driving down a road", "a silver car driving down a road"
 IMAGE = MethodConfig(steps=3, norm_scope="frame", key_frames=("self", "middle"))
@@ -77,7 +78,9 @@ def video64(request: pytest.FixtureRequest, backbone64: Backbone, tmp_path: Path
 def predict(backbone: Backbone, latents: Tensor, method: MethodConfig = IMAGE, branches: int = 1) -> list[Tensor]:
     text = backbone.embed(SOURCE)
     with video_denoiser(backbone, method, len(latents), None) as denoiser, torch.no_grad():
-        return denoiser.predict([Branch(latents + i, text) for i in range(branches)], 301)
+        first, *more = (Branch(latents + i, text) for i in range(branches))
+        output = denoiser.predict(Branches(conditional=first, unconditional=more[0] if more else None), 301)
+    return [part for part in (output.conditional, output.unconditional) if part is not None]
 
 
 def noise(frames: int = 4) -> Tensor:
@@ -138,7 +141,8 @@ def test_temporal_attention_is_the_formula(backbone64: Backbone) -> None:
         block.forward = lambda *args, **kwargs: before.append(out := plain(*args, **kwargs)) or out  # type: ignore[method-assign]
         handle = block.register_forward_hook(lambda _m, _i, out: seen.append((before[-1], out)))
         try:
-            denoiser.predict([Branch(noise(), backbone.embed(SOURCE))] * 2, 301)
+            branch = Branch(noise(), backbone.embed(SOURCE))
+            denoiser.predict(Branches(conditional=branch, unconditional=branch), 301)
         finally:
             handle.remove()
             del block.forward

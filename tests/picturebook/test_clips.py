@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fatezero.picturebook.clips import ClipRecipe, render_clip
-from fatezero.picturebook.world import SIZE, Scene
+from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
+from fatezero.picturebook.world.scenes import SIZE, Scene
 
 JEEP = Scene(object="jeep", background="road")
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from fatezero.picturebook.grounding import CrossAttentionMaps, blending_map, grounding_loss, word_columns
-from fatezero.picturebook.text_to_image import new_unet
-from fatezero.picturebook.world import Scene
+from fatezero.picturebook.models.grounding import grounding_loss, watched_words, word_columns
+from fatezero.picturebook.models.text_to_image import new_unet
+from fatezero.picturebook.models.tokenizer import CONTEXT
+from fatezero.picturebook.world.scenes import Scene
 
 
 def test_word_columns_point_at_the_words() -> None:
@@ -13,14 +14,6 @@ def test_word_columns_point_at_the_words() -> None:
     words = ["<start>", *scene.caption.split()]
     assert [words[column] for column in word_columns(scene)] == ["owl", "red", "night", "sky"]
     assert word_columns(Scene(object="owl", background="snow")).tolist() == [2, -1, 5, -1]
-
-
-def test_blending_map_grows_by_one_cell_and_peaks_at_one() -> None:
-    attention = torch.full((1, 8, 8, 1), 0.01)
-    attention[0, 4, 5] = 0.2
-    grown = blending_map(attention.flatten(1, 2), 8)[0, :, 0].unflatten(0, (8, 8))
-    assert torch.allclose(grown[3:6, 4:7], torch.ones(3, 3))
-    assert torch.allclose(grown[0], torch.full((8,), 0.05))
 
 
 def test_loss_is_small_for_grounded_words_and_large_for_stray_ones() -> None:
@@ -31,34 +24,34 @@ def test_loss_is_small_for_grounded_words_and_large_for_stray_ones() -> None:
     outside = torch.full((1, 16, 16), 0.5)
     outside[:, 3:13, 3:13] = 0
     columns = torch.tensor([[1, -1, 2, -1]])
-    grounded = torch.stack([torch.zeros_like(inside), inside, outside], dim=-1).flatten(1, 2)
-    stray = torch.stack([torch.zeros_like(inside), outside, inside], dim=-1).flatten(1, 2)
+    grounded = torch.stack([torch.zeros_like(inside), inside, outside], dim=-1)
+    stray = torch.stack([torch.zeros_like(inside), outside, inside], dim=-1)
     weight = torch.ones(1)
-    assert grounding_loss(grounded, columns, coverage.flatten(1), weight) < 0.01
-    assert grounding_loss(stray, columns, coverage.flatten(1), weight) > 3
+    assert grounding_loss(grounded, columns, coverage, weight) < 0.01
+    assert grounding_loss(stray, columns, coverage, weight) > 3
 
 
 def test_dropped_captions_are_not_grounded() -> None:
-    maps = torch.rand(2, 64, 5).softmax(dim=-1).requires_grad_()
+    maps = torch.rand(2, 8, 8, 5).softmax(dim=-1).requires_grad_()
     columns = torch.tensor([[1, 2, 3, -1], [-1, -1, -1, -1]])
-    grounding_loss(maps, columns, torch.rand(2, 64), torch.ones(2)).backward()  # type: ignore[no-untyped-call]
+    grounding_loss(maps, columns, torch.rand(2, 8, 8), torch.ones(2)).backward()  # type: ignore[no-untyped-call]
     assert maps.grad is not None
     assert maps.grad[0].abs().sum() > 0
     assert (maps.grad[1] == 0).all()
 
 
-def test_recording_changes_nothing_and_maps_are_shares() -> None:
+def test_watching_changes_nothing_and_maps_are_shares() -> None:
     torch.manual_seed(0)
     unet = new_unet().eval()
-    latents, text = torch.randn(2, 4, 32, 32), torch.randn(2, 7, 128)
+    latents, text = torch.randn(2, 4, 32, 32), torch.randn(2, CONTEXT, 128)
     with torch.no_grad():
         plain = unet(latents, 10, text).sample
-        recorder = CrossAttentionMaps(unet)
-        recorded = unet(latents, 10, text).sample
-    crossing = [processor for name, processor in unet.attn_processors.items() if "attn2" in name]
-    assert not any(isinstance(processor, AttnProcessor2_0) for processor in crossing)
-    torch.testing.assert_close(recorded, plain, rtol=1e-4, atol=1e-5)
-    for side in (16, 8):
-        maps = recorder.take(side)
-        assert maps.shape == (2, side * side, 7)
-        torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, side * side))
+        with watched_words(unet, len(latents)) as maps:
+            watched = unet(latents, 10, text).sample
+    assert all(isinstance(processor, AttnProcessor2_0) for processor in unet.attn_processors.values())
+    torch.testing.assert_close(watched, plain, rtol=1e-4, atol=1e-5)
+    assert maps.keys() == {16, 8}
+    for side, average in maps.items():
+        shares = average.mean((side, side))
+        assert shares.shape == (2, side, side, CONTEXT)
+        torch.testing.assert_close(shares.sum(dim=-1), torch.ones(2, side, side))

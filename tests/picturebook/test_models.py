@@ -14,18 +14,18 @@ from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.video import read_clip
 from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
-from fatezero.diffusion.denoiser import Branch, video_denoiser
-from fatezero.picturebook import CHECKPOINT, CLIP, DEMO, MOTION
-from fatezero.picturebook.clips import render_clip
-from fatezero.picturebook.judge import Judge
-from fatezero.picturebook.motion import draw_recipe
-from fatezero.picturebook.report import Painter, mask_quality, psnr, ssim, unseen
+from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.picturebook.benchmark.recipes import render_clip
+from fatezero.picturebook.measure import PSNR_CEILING, Painter, mask_quality, psnr, ssim, unseen
+from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
+from fatezero.picturebook.models.motion_adapter import draw_recipe
+from fatezero.shipped import CHECKPOINT, DEMO, JUDGE, MOTION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_weights_are_small_and_half_precision() -> None:
-    files = [path for folder in (CHECKPOINT, CLIP, MOTION) for path in folder.rglob("*") if path.is_file()]
+    files = [path for folder in (CHECKPOINT, JUDGE, MOTION) for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40e6
     weights = [path for path in files if path.suffix == ".safetensors"]
     assert len(weights) == 5
@@ -54,6 +54,12 @@ def test_autoencoder_keeps_unseen_pictures() -> None:
     assert ssim(decoded, pictures.images) > 0.9
 
 
+def test_equal_pictures_have_a_finite_psnr() -> None:
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    assert psnr(pictures, pictures) == PSNR_CEILING
+    assert psnr(pictures + 1, pictures) == pytest.approx(20 * np.log10(255))
+
+
 def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
     """Its frames share what they show: on clips of an unseen series the noise is found better than frame by frame."""
     recipes = [draw_recipe(9, number) for number in range(3)]
@@ -69,7 +75,7 @@ def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
                     noise = torch.randn(clean.shape, generator=generator)
                     branch = Branch(move(clean, noise, 1.0, step.alpha_noisy), backbone.embed(text))
                     with torch.no_grad():
-                        (found,) = denoiser.predict([branch], step.timestep)
+                        found = denoiser.predict(Branches(conditional=branch), step.timestep).conditional
                     errors.append((found - noise).square().mean().item())
         return float(np.mean(errors))
 
@@ -78,12 +84,12 @@ def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
 
 def test_judge_tells_attributes_apart() -> None:
     pictures = unseen(64, seed=12)
-    accuracy = Judge(CLIP).accuracy(pictures.images, pictures.scenes)
+    accuracy = AttributeClassifier(JUDGE).accuracy(pictures.images, pictures.scenes)
     assert accuracy["background"] > 0.9
     assert accuracy["colour"] > 0.85
     assert accuracy["style"] > 0.9
     assert accuracy["object"] > 0.9
-    shuffled = Judge(CLIP).accuracy(pictures.images, pictures.scenes[1:] + pictures.scenes[:1])
+    shuffled = AttributeClassifier(JUDGE).accuracy(pictures.images, pictures.scenes[1:] + pictures.scenes[:1])
     assert shuffled["object"] < 0.2
 
 
@@ -91,11 +97,11 @@ def test_judge_tells_attributes_apart() -> None:
 @torch.no_grad()
 def test_object_words_look_at_their_objects() -> None:
     painter, pictures = Painter(CHECKPOINT, steps=10), unseen(8, seed=13)
-    noise, maps = painter.invert(pictures)
-    quality = mask_quality(maps, pictures)
+    inversions = painter.invert(pictures)
+    quality = mask_quality(inversions, pictures)
     assert quality["object mask IoU"] > 0.5
     assert quality["background word outside"] > 0.85
-    assert psnr(painter.denoise(noise, pictures.scenes), pictures.images) > 18
+    assert psnr(painter.denoise(inversions), pictures.images) > 18
 
 
 def test_demo_is_a_clip_of_what_its_prompt_says() -> None:

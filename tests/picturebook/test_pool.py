@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fatezero.picturebook import pool
-from fatezero.picturebook.world import held_out
+from fatezero.picturebook.models import pool
+from fatezero.picturebook.world.scenes import held_out
 
 
 @pytest.fixture(autouse=True)

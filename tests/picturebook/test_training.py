@@ -19,12 +19,13 @@ from torch import Tensor
 from fatezero.config import RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.errors import UserError
-from fatezero.picturebook import CHECKPOINT, motion, pool
-from fatezero.picturebook.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
-from fatezero.picturebook.clip import ClipConfig, train_clip
-from fatezero.picturebook.motion import MotionConfig, train_motion
-from fatezero.picturebook.text_to_image import TextToImageConfig, TextToImageTraining, train_text_to_image
-from fatezero.picturebook.world import held_out
+from fatezero.picturebook.models import motion_adapter, pool
+from fatezero.picturebook.models.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
+from fatezero.picturebook.models.judge import JudgeConfig, train_judge
+from fatezero.picturebook.models.motion_adapter import MotionConfig, train_motion
+from fatezero.picturebook.models.text_to_image import TextToImageConfig, TextToImageTraining, train_text_to_image
+from fatezero.picturebook.world.scenes import held_out
+from fatezero.shipped import CHECKPOINT
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -172,7 +173,7 @@ def test_text_to_image_trains_from_stored_latents_and_exports_a_pipeline(tmp_pat
 
 
 def test_motion_trains_only_its_modules_and_exports_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(motion, "CLIPS", 2)
+    monkeypatch.setattr(motion_adapter, "CLIPS", 2)
     config = MotionConfig(
         output=tmp_path / "out", pool=tmp_path / "pool", checkpoint=CHECKPOINT, shards=1, steps=2, warmup=1,
         sample_every=2,
@@ -191,7 +192,7 @@ def test_motion_trains_only_its_modules_and_exports_an_adapter(tmp_path: Path, m
     assert (more / "config.json").exists()
 
 
-def test_motion_needs_a_model_and_whole_pieces(tmp_path: Path) -> None:
+def test_motion_needs_a_model_and_whole_excerpts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no text-to-image model"):
         MotionConfig(output=tmp_path, pool=tmp_path, checkpoint=tmp_path)
     with pytest.raises(UserError, match="batch is 12: frames a step are a multiple of 16"):
@@ -199,18 +200,18 @@ def test_motion_needs_a_model_and_whole_pieces(tmp_path: Path) -> None:
 
 
 def test_clips_of_the_series_are_the_same_whenever_drawn() -> None:
-    assert motion.draw_recipe(1, 7) == motion.draw_recipe(1, 7)
-    recipes = [motion.draw_recipe(1, number) for number in range(40)]
+    assert motion_adapter.draw_recipe(1, 7) == motion_adapter.draw_recipe(1, 7)
+    recipes = [motion_adapter.draw_recipe(1, number) for number in range(40)]
     assert len({recipe.seed for recipe in recipes}) == 40
     assert not any(held_out(recipe.scene) for recipe in recipes)
     assert 5 < sum(recipe.pan != 0 for recipe in recipes) < 35
 
 
 def test_clip_trains_and_loads_as_any_open_clip_folder(tmp_path: Path) -> None:
-    config = ClipConfig(
+    config = JudgeConfig(
         output=tmp_path / "out", pool=tmp_path / "pool", shards=1, steps=2, batch=4, warmup=1, sample_every=1
     )
-    folder = train_clip(config)
+    folder = train_judge(config)
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a fox in the snow"])
     pixels = preprocess(Image.new("RGB", (128, 128)))[None]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fatezero.picturebook.world import (
+from fatezero.picturebook.world.scenes import (
     BACKGROUNDS,
     COLOURS,
     OBJECTS,

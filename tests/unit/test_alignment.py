@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fatezero.attention.alignment import cross_mixes, refinement_map, replacement_map
+from fatezero.attention.word_maps import cross_mixes, refinement_map, replacement_map
 from fatezero.config import FusionConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.errors import UserError

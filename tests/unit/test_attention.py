@@ -15,7 +15,7 @@ from fatezero.attention.fusion import (
     fuse_self_attention,
     probabilities,
 )
-from fatezero.attention.spatiotemporal import Chunk, cut_into_chunks, key_frame_indices, key_positions, spread
+from fatezero.attention.key_frames import Chunk, cut_into_chunks, gather_key_frames, key_frame_indices, key_positions
 from fatezero.blending.blend import blend_latents
 from fatezero.blending.mask import WordMask, word_attention
 from fatezero.diffusion.backbone import Backbone
@@ -63,7 +63,7 @@ def test_tied_frames_are_not_cut(key_frames: Any, scope: Any, reason: str) -> No
 def test_spread_lays_key_frames_side_by_side() -> None:
     keys = torch.arange(2 * 3 * 1 * 2 * 1.0).view(6, 1, 2, 1)  # two branches of three frames, two tokens each
     positions = torch.tensor([[0, 1], [1, 1], [2, 1]])
-    rows = spread(keys, positions)[:, 0, :, 0]
+    rows = gather_key_frames(keys, positions)[:, 0, :, 0]
     assert rows.tolist()[:3] == [[0, 1, 2, 3], [2, 3, 2, 3], [4, 5, 2, 3]]
     assert rows.tolist()[3:] == [[6, 7, 8, 9], [8, 9, 8, 9], [10, 11, 8, 9]]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from fatezero.commands.ablate import VARIANTS, AblationOptions
 from fatezero.config import MethodConfig
 from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError
-from fatezero.experiment import VARIANTS, AblationOptions, choose_edits, make_variants, record, with_seeds
+from fatezero.runs.variants import choose_edits, make_variants, record, with_seeds
 from fatezero.types import ClipSpec, EditRequest
 
 BASE = MethodConfig(steps=10)
@@ -30,7 +31,7 @@ def manifest(*categories: str) -> Manifest:
 
 
 def test_every_shipped_variant_is_a_configuration() -> None:
-    made = make_variants(AblationOptions(), BASE)
+    made = make_variants(VARIANTS, {}, BASE)
     assert list(made) == list(VARIANTS)
     assert made["full"].method == BASE
     assert made["no_fusion"].method.fusion is None
@@ -43,7 +44,7 @@ def test_every_shipped_variant_is_a_configuration() -> None:
 
 def test_a_sweep_is_a_grid() -> None:
     sweep: dict[str, list[Any]] = {"blending.threshold": [0.1, 0.5], "fusion.self_window": [[0.0, 0.5], None]}
-    made = make_variants(AblationOptions(variants={"full": {}}, sweep=sweep), BASE)
+    made = make_variants({"full": {}}, sweep, BASE)
     assert list(made) == [
         "full",
         "blending.threshold=0.1-fusion.self_window=-0.0-0.5",
@@ -70,7 +71,7 @@ def test_a_sweep_is_a_grid() -> None:
 )
 def test_wrong_variants_are_named(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        make_variants(AblationOptions(**options), BASE)
+        make_variants(options["variants"], options.get("sweep", {}), BASE)
 
 
 @pytest.mark.parametrize("options", [{"seeds": 0}, {"edits": 0}, {"reference": "fool"}])
@@ -81,26 +82,25 @@ def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
 
 def test_edits_are_taken_from_each_category() -> None:
     bench = manifest("style", "shape", "object")
-    chosen = choose_edits(bench, AblationOptions(edits=2, categories=("style", "shape"), frames=4))
+    chosen = choose_edits(bench, ("style", "shape"), edits=2, frames=4)
     assert [request.id for request in chosen] == ["style0", "shape0", "style1", "shape1"]
     assert {request.clip.frames for request in chosen} == {4}
-    assert len(choose_edits(bench, AblationOptions())) == 9
+    assert len(choose_edits(bench)) == 9
     with pytest.raises(UserError, match="object, shape, style"):
-        choose_edits(bench, AblationOptions(categories=("motion",)))
+        choose_edits(bench, ("motion",))
 
 
 def test_seeds_are_drawn_where_they_matter() -> None:
     requests = manifest("style").requests
-    made = make_variants(AblationOptions(), BASE)
+    made = make_variants(VARIANTS, {}, BASE)
     assert with_seeds(requests, made["full"].method, 3) == list(requests)
     drawn = with_seeds(requests[:1], made["sdedit"].method, 3)
     assert [(request.id, request.seed) for request in drawn] == [("style0", 100), ("style0", 101), ("style0", 102)]
 
 
 def test_the_record_says_what_was_compared(tmp_path: Path) -> None:
-    options = AblationOptions(out=tmp_path / "run")
     (tmp_path / "m.yaml").write_text("edits: []")
-    record(options.out, options, make_variants(options, BASE), tmp_path / "m.yaml", "fatezero ablate")
+    record(tmp_path / "run", "full", make_variants(VARIANTS, {}, BASE), tmp_path / "m.yaml", "fatezero ablate")
     said = json.loads((tmp_path / "run/experiment.json").read_text())
     assert said["reference"] == "full"
     assert said["variants"]["no_fusion"]["settings"] == {"fusion": None, "blending": None}

@@ -1,0 +1,1 @@
+"""One file per metric: pure functions, and a thin torchmetrics.Metric around each."""

@@ -1,0 +1,217 @@
+"""CLIP models: what turns frames and prompts into vectors of unit length.
+
+A prompt is encoded by itself, all the way to the vector of unit length, and frames as in `batching`: an embedding
+does not depend on which prompts or frames are asked for together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fatezero.errors import UserError
+from fatezero.types import Frames
+from fatezero_eval.networks.array_cache import Arrays
+from fatezero_eval.networks.batching import in_batches
+from fatezero_eval.networks.weight_files import first_line, identity_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FEW_WORDS = 4096  # a tokenizer of no more tokens belongs to a closed world, such as Picturebook
+
+
+class ImageTextEncoder(Protocol):
+    """A CLIP-like model.
+
+    Attributes:
+        id: names the model and its weights; part of every row and cache key.
+        logit_scale: the logarithm of the learnt scale of the logits.
+    """
+
+    id: str
+    logit_scale: float
+
+    def images(self, frames: Frames) -> Arrays:
+        """`projected` F,D and, where the tower has a projection, `pooled` F,E before it; unit float32."""
+        ...
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit float32 N,D.
+
+        Raises:
+            UserError: a prompt is longer than the model's context.
+        """
+        ...
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def _array(vectors: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = vectors.numpy()
+    return array
+
+
+def _named(encoded: tuple[Tensor, ...]) -> Arrays:
+    """What `ImageTextEncoder.images` promises: the projected vectors, then the pooled ones where there are any."""
+    return {name: _array(vectors) for name, vectors in zip(("projected", "pooled"), encoded, strict=False)}
+
+
+class OpenClip:
+    """A model of open_clip, by name, hub id or local folder (see `load_clip`)."""
+
+    def __init__(self, model: Any, preprocess: Any, tokenizer: Any, name: str, device: str = "cpu") -> None:
+        self.id = name
+        self.logit_scale = model.logit_scale.item()
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._preprocess = preprocess
+        self._tokenizer = tokenizer
+        self._device = device
+        # Without its projection the tower returns what comes before it, so that one pass yields both.
+        self._projection: Tensor | None = getattr(model.visual, "proj", None)
+        if self._projection is not None:
+            model.visual.proj = None
+
+    def images(self, frames: Frames) -> Arrays:
+        """See `ImageTextEncoder.images`."""
+
+        def encode(pixels: Tensor) -> tuple[Tensor, ...]:
+            features = self._model.encode_image(pixels.to(self._device)).float()
+            if self._projection is None:
+                return (_unit(features),)
+            return _unit(features @ self._projection.float()), _unit(features)
+
+        return _named(in_batches(frames, self._preprocess, encode))
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See `ImageTextEncoder.texts`."""
+        with torch.inference_mode():
+            rows = [_unit(self._model.encode_text(self._tokens(p).to(self._device))).cpu() for p in prompts]
+        return _array(torch.cat(rows))
+
+    def _tokens(self, prompt: str) -> Tensor:
+        unknown = [word for word in prompt.split() if self._spelled(word)]
+        if unknown:
+            raise UserError(
+                f"{self.id} does not know {', '.join(map(repr, unknown))} in the prompt {prompt!r}; judge with a "
+                "model that does, such as --judge ViT-B-32/openai."
+            )
+        context = self._model.context_length
+        tokens: Tensor = self._tokenizer([prompt], context_length=context)
+        if not torch.equal(self._tokenizer([prompt], context_length=4 * context)[:, :context], tokens):
+            raise _too_long(prompt, context, self.id)
+        return tokens
+
+    def _spelled(self, word: str) -> bool:
+        """Whether a model of few words would spell this one letter by letter, having never learnt it."""
+        words = getattr(self._tokenizer, "tokenizer", None)  # Hugging Face's, inside open_clip's
+        if words is None or len(words) > FEW_WORDS or len(word) == 1:
+            return False
+        return all(len(piece.removesuffix("</w>")) == 1 for piece in words.tokenize(word))
+
+
+class TransformersClip:
+    """A CLIP in transformers' layout, such as PickScore."""
+
+    def __init__(self, model: Any, processor: Any, name: str, device: str = "cpu") -> None:
+        self.id = name
+        self.logit_scale = model.logit_scale.item()
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._processor = processor
+        self._device = device
+
+    def images(self, frames: Frames) -> Arrays:
+        """See `ImageTextEncoder.images`."""
+
+        def prepare(picture: Image.Image) -> Tensor:
+            pixels: Tensor = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+            return pixels
+
+        def encode(pixels: Tensor) -> tuple[Tensor, ...]:
+            pooled = self._model.vision_model(pixel_values=pixels.to(self._device)).pooler_output
+            return _unit(self._model.visual_projection(pooled)), _unit(pooled)
+
+        return _named(in_batches(frames, prepare, encode))
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See `ImageTextEncoder.texts`."""
+        context = self._model.config.text_config.max_position_embeddings
+        rows = []
+        with torch.inference_mode():
+            for prompt in prompts:
+                tokens = self._processor(text=[prompt], return_tensors="pt")
+                if tokens["input_ids"].shape[1] > context:
+                    raise _too_long(prompt, context, self.id)
+                output = self._model.text_model(**{k: v.to(self._device) for k, v in tokens.items()})
+                rows.append(_unit(self._model.text_projection(output.pooler_output)).cpu())
+        return _array(torch.cat(rows))
+
+
+def _too_long(prompt: str, context: int, model: str) -> UserError:
+    return UserError(
+        f"the prompt {prompt!r} is longer than the {context} tokens {model} reads; shorten it, or judge "
+        "with a model that knows its words (for example --judge ViT-B-32/openai)."
+    )
+
+
+def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
+    """A CLIP by the name the user gives.
+
+    Args:
+        model: a local folder (open_clip's or transformers' layout, weights in safetensors), an open_clip
+            `name/tag` such as `ViT-B-32/openai`, or a hub id `hf-hub:owner/name`.
+        device: where it runs.
+
+    Raises:
+        UserError: there is no such model here.
+    """
+    folder = Path(model)
+    if (folder / "open_clip_config.json").is_file():
+        return _load_open_clip(f"local-dir:{folder}", None, identity_of(folder, "open_clip_model.safetensors"), device)
+    if (folder / "config.json").is_file():
+        return load_transformers_clip(folder, device)
+    if model.startswith("hf-hub:"):
+        return _load_open_clip(model, None, model, device)
+    name, _, tag = model.partition("/")
+    import open_clip  # noqa: PLC0415
+
+    if tag and tag in open_clip.list_pretrained_tags_by_model(name):
+        return _load_open_clip(name, tag, model, device)
+    raise UserError(
+        f"{model!r} is no CLIP known here: give a folder with open_clip_config.json or a transformers CLIP, "
+        "an open_clip name and tag such as ViT-B-32/openai, or hf-hub:owner/name."
+    )
+
+
+def _load_open_clip(model_name: str, tag: str | None, name: str, device: str) -> OpenClip:
+    import open_clip  # noqa: PLC0415
+
+    try:
+        model, preprocess = open_clip.create_model_from_pretrained(model_name, pretrained=tag)
+        return OpenClip(model, preprocess, open_clip.get_tokenizer(model_name), name, device)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"the CLIP {model_name!r} cannot be loaded ({first_line(error)}).") from error
+
+
+def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersClip:
+    """A CLIP from a folder in transformers' layout, such as a copy of yuvalkirstain/PickScore_v1.
+
+    Raises:
+        UserError: the folder holds no CLIP with safetensors weights.
+    """
+    from transformers import CLIPModel, CLIPProcessor  # noqa: PLC0415
+
+    try:
+        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no transformers CLIP with safetensors weights ({first_line(error)}).") from error
+    return TransformersClip(model, processor, identity_of(folder, "model.safetensors"), device)

@@ -1,0 +1,1 @@
+"""What people look at: the HTML page of a run, and the contact sheet."""

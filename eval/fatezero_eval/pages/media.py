@@ -1,0 +1,132 @@
+"""Small previews: all clips of an edit side by side in one video, so that they cannot fall out of step."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fatezero.data.video import probe, read_clip, write_video
+from fatezero.errors import UserError
+from fatezero.types import ClipSpec, Frames
+
+HEIGHT = 160  # pixels of a preview, at most
+ATTENTION_HEIGHT = 80
+CRF = 23  # of H.264
+_BLOCK = 16  # a tile begins at a macroblock of its own, so that neighbours share none
+
+
+@dataclass
+class Media:
+    """Files of the page, each once: equal content has one number."""
+
+    texts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, content: bytes) -> int:
+        """Number under which the page finds this content, as base64."""
+        return self.texts.setdefault(b64encode(content).decode("ascii"), len(self.texts))
+
+
+@dataclass
+class TiledVideo:
+    """Clips of one size as tiles of one video; equal clips share a tile.
+
+    Attributes:
+        height: rows of a tile.
+        width: columns of a tile.
+        clips: frames F,H,W,3 by their content.
+    """
+
+    height: int
+    width: int
+    clips: dict[bytes, Frames] = field(default_factory=dict)
+
+    def add(self, spec: ClipSpec) -> tuple[int, int]:
+        """Read a clip at the tile's size.
+
+        Returns:
+            The tile's number and the clip's own number of frames.
+
+        Raises:
+            UserError: as `read_clip`.
+        """
+        frames = read_clip(replace(spec, height=self.height, width=self.width)).frames
+        content = frames.tobytes()
+        self.clips.setdefault(content, frames)
+        return list(self.clips).index(content), len(frames)
+
+    @property
+    def frames(self) -> int:
+        """Of the longest clip; the last frame of shorter ones is held."""
+        return max(len(frames) for frames in self.clips.values())
+
+    @property
+    def columns(self) -> int:
+        """Tiles in a row of the video, which is about as wide as high."""
+        return max(1, round(math.sqrt(len(self.clips) * self._cell[0] / self._cell[1])))
+
+    @property
+    def _cell(self) -> tuple[int, int]:
+        return math.ceil(self.height / _BLOCK) * _BLOCK, math.ceil(self.width / _BLOCK) * _BLOCK
+
+    def encode(self, fps: float) -> bytes:
+        """All tiles as one mp4, row by row."""
+        (height, width), columns = self._cell, self.columns
+        rows = math.ceil(len(self.clips) / columns)
+        video = np.zeros((self.frames, rows * height, columns * width, 3), dtype=np.uint8)
+        margins = ((0, height - self.height), (0, width - self.width), (0, 0))
+        for number, frames in enumerate(self.clips.values()):
+            top, left = number // columns * height, number % columns * width
+            held = ((0, self.frames - len(frames)), *margins)
+            video[:, top : top + height, left : left + width] = np.pad(frames, held, mode="edge")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "tiles.mp4"
+            write_video(path, video, fps, crf=CRF)
+            return path.read_bytes()
+
+    def layout(self) -> dict[str, int]:
+        """Where the page finds tile n: cell n % columns, n // columns; its corner shows the clip."""
+        height, width = self._cell
+        return {
+            "width": self.width,
+            "height": self.height,
+            "cell_width": width,
+            "cell_height": height,
+            "columns": self.columns,
+            "frames": self.frames,
+        }
+
+
+def tiled_video_of(clip: ClipSpec) -> tuple[TiledVideo, float]:
+    """An empty video of tiles in the shape of a clip, at most `HEIGHT` high, and the clip's frames per second.
+
+    Raises:
+        UserError: the clip cannot be read.
+    """
+    info = probe(clip)
+    height = min(HEIGHT, info.height)
+    return TiledVideo(height, max(1, round(info.width * height / info.height))), info.fps
+
+
+def attention_strip(path: Path) -> bytes:
+    """The lower row of an attention picture (see `fatezero.runs.saving.attention_picture`) as a small webp.
+
+    Raises:
+        UserError: the picture is damaged.
+    """
+    try:
+        with Image.open(path) as picture:
+            strip = picture.convert("RGB").crop((0, picture.height // 2, picture.width, picture.height))
+    except OSError as error:
+        raise UserError(f"{path}: not readable as a picture ({error}); edit the clip again.") from error
+    height = min(ATTENTION_HEIGHT, strip.height)
+    small = strip.resize((round(strip.width * height / strip.height), height), Image.Resampling.BICUBIC)
+    content = io.BytesIO()
+    small.save(content, "webp", quality=70, method=4)
+    return content.getvalue()

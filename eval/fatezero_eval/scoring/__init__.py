@@ -1,0 +1,1 @@
+"""From run folders, or anyone's videos, to rows."""

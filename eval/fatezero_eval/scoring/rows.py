@@ -1,0 +1,104 @@
+"""Rows: one for each clip, edit, variant, seed and metric; and the files they are kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fatezero.data.files import replace_text, replacing
+from fatezero.data.layout import ROWS
+from fatezero.errors import UserError
+
+BASELINES = ("source", "no edit")
+"""What stands beside every method: the source judged by its own prompt, and the source handed in as the edit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One score.
+
+    Attributes:
+        clip: the source clip.
+        edit: the request's id.
+        category: style, attribute, object, shape, background or the benchmark's own word.
+        variant: the method, or `source` or `no edit`.
+        seed: the request's seed.
+        metric: id with version.
+        value: None where undefined.
+        defined: how many values (of frames or pairs) it averages.
+        undefined: how many of them were left out.
+        reason: why the value is None.
+        model: the encoder, estimator or network behind it.
+        notes: what was done to the edited frames before scoring.
+    """
+
+    clip: str
+    edit: str
+    category: str
+    variant: str
+    seed: int
+    metric: str
+    value: float | None
+    defined: int
+    undefined: int
+    reason: str
+    model: str
+    notes: str = ""
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> tuple[Path, Path]:
+    """Write `rows.jsonl`, `rows.parquet` and `rows.csv`, each whole or not at all.
+
+    Returns:
+        Paths of the JSON lines and of the Parquet table.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    lines = folder / ROWS
+    parquet, csv = lines.with_suffix(".parquet"), lines.with_suffix(".csv")
+    replace_text(lines, "".join(f"{to_json(row)}\n" for row in rows))
+    table = pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Row)])
+    table["value"] = table["value"].astype("float64")
+    with replacing(parquet) as partial:
+        table.to_parquet(partial, index=False)
+    with replacing(csv) as partial:
+        table.to_csv(partial, index=False)
+    return lines, parquet
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read `rows.jsonl`.
+
+    Raises:
+        UserError: the file is missing, or a line is not a row.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no rows to read ({error}); run fatezero evaluate first.") from error
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            rows.append(from_json(line))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: not a row ({error}); run fatezero evaluate again.") from error
+    return rows
+
+
+def to_json(row: Row) -> str:
+    """The row as one line of JSON; floats keep every bit."""
+    return json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
+
+
+def from_json(line: str) -> Row:
+    """The row that `to_json` wrote.
+
+    Raises:
+        ValueError: not JSON.
+        TypeError: other fields than a row's.
+    """
+    values: dict[str, Any] = json.loads(line)
+    return Row(**values)

@@ -1,0 +1,1 @@
+"""From rows to means with their uncertainty, and leaderboards."""

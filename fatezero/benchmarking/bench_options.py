@@ -1,0 +1,34 @@
+"""What the benchmarks take. Light: importing this needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+        model: "medium" is a seeded random network of 35 million weights; "sd1" has Stable Diffusion 1.x's own
+            configuration with random weights; anything else is a checkpoint.
+        height: rows of the frames.
+        width: columns of the frames.
+        frames: of the clip.
+        steps: of inversion and edit.
+        repeats: timed runs of each kind, taken in turn; the medians are compared.
+        threads: of the CPU.
+        lengths: clip lengths whose peak memory is measured, each in its own process; () measures none.
+        scale: measure processes, resuming and the cache on the shipped model in place of all this; of the other
+            options, frames and steps count.
+    """
+
+    model: str = "medium"
+    height: int = 256
+    width: int = 256
+    frames: int = 4
+    steps: int = 5
+    repeats: int = 3
+    threads: int = 1
+    lengths: tuple[int, ...] = (8, 32, 128)
+    scale: bool = False

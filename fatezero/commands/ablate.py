@@ -1,0 +1,183 @@
+"""`fatezero ablate`: edit under every variant, score, compare, show. Joins the editor's side and the metrics'."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fatezero.commands.work_options import WorkOptions
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.errors import UserError
+from fatezero.shipped import judge_location
+from fatezero_eval.options import EvaluateRun
+
+if TYPE_CHECKING:
+    from fatezero.runs.jobs import EditJob
+    from fatezero.runs.variants import Variant
+
+SMALL_FRAMES = 6
+# The paper's ablations and baselines, as what they change (FateZero, section 4.3 and table 1).
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "full": {},
+    "no_blending": {"blending": None},
+    "no_self_fusion": {"fusion.self_window": None},
+    "no_cross_fusion": {"fusion.cross_window": None},
+    "no_fusion": {"fusion": None, "blending": None},
+    "no_st_attention": {"key_frames": []},
+    "frame_norms": {"norm_scope": "frame"},
+    "sdedit": {"fusion": None, "blending": None, "sdedit_strength": 0.6},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions:
+    """What to compare, on what.
+
+    Attributes:
+        model: as for `fatezero edit`.
+        motion_adapter: as for `fatezero edit`.
+        manifest: the edits; by default ten small ones that the project makes itself.
+        root: folder that the manifest's clip paths start from.
+        categories: take edits of these categories alone; all by default.
+        edits: how many edits of each category are taken, the first ones; all by default.
+        frames: how many frames of each clip are taken; all by default.
+        variants: by name, the settings (dotted fields) that differ from the configuration given beside this.
+        sweep: fields and their lists of values, or one value: one more variant for each combination.
+        reference: the variant that all others are compared to.
+        seeds: how many seeds are drawn where a result depends on one.
+        out: folder of the run.
+        redo: replace results that were made with other settings.
+        metrics: names or patterns; none stands for the default suite.
+        judge: the CLIP, as for `fatezero evaluate`.
+        wandb: log to Weights & Biases "online", "offline" or not at all; by default online with an account and
+            offline without.
+        project: name of the project at Weights & Biases.
+        logger: also write each variant's numbers for TensorBoard or as CSV, by Lightning's loggers.
+    """
+
+    model: str = "picturebook"
+    motion_adapter: str | None = None
+    manifest: str | None = None
+    root: str | None = None
+    categories: tuple[str, ...] = ()
+    edits: int | None = None
+    frames: int | None = None
+    variants: dict[str, dict[str, Any]] = field(default_factory=lambda: {k: dict(v) for k, v in VARIANTS.items()})
+    sweep: dict[str, Any] = field(default_factory=dict)
+    reference: str = "full"
+    seeds: int = 2
+    out: Path = Path("runs/ablation")
+    redo: bool = False
+    metrics: tuple[str, ...] = ()
+    judge: str = "picturebook-clip"
+    wandb: Literal["online", "offline", "disabled"] | None = None
+    project: str = "fatezero"
+    logger: Literal["csv", "tensorboard"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what compares nothing."""
+        if self.seeds < 1 or (self.edits is not None and self.edits < 1):
+            raise UserError(f"seeds is {self.seeds} and edits is {self.edits}: each is at least 1.")
+        if self.reference not in self.variants:
+            raise UserError(
+                f"The reference {self.reference!r} is none of the variants ({', '.join(self.variants)}): name one."
+            )
+
+
+def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+    """Compare variants of a method; whatever is there already is kept.
+
+    Args:
+        options: what to compare.
+        base: the configuration that variants start from.
+        runtime: how the networks run.
+        work: how it is shared out.
+
+    Returns:
+        0 if every edit of every variant was made and scored, 1 if any failed.
+
+    Raises:
+        UserError: for variants, edits or options that do not fit, and if a process died.
+    """
+    from fatezero.commands.shared import at_native_size, checkpoints, perform
+    from fatezero.data.manifest import read_manifest
+    from fatezero.lightning.running import is_first_process
+    from fatezero.runs.jobs import make_jobs
+    from fatezero.runs.variants import choose_edits, make_variants, record, with_seeds
+
+    variants = make_variants(options.variants, options.sweep, base)
+    manifest = _manifest(options)
+    checkpoint = checkpoints(options.model, options.motion_adapter)
+    edits = choose_edits(read_manifest(manifest, options.root), options.categories, options.edits, options.frames)
+    requests, unreadable = at_native_size(edits, checkpoint)
+
+    jobs = [
+        job
+        for name, variant in variants.items()
+        for job in make_jobs(
+            with_seeds(requests, variant.method, options.seeds), {name: variant.method}, options.out, checkpoint
+        )
+    ]
+    print(describe_plan(variants, jobs))
+    if work.dry_run:
+        return perform(jobs, unreadable, options.model, runtime, work, redo=options.redo)
+    if is_first_process():
+        record(options.out, options.reference, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
+    edited = perform(jobs, unreadable, options.model, runtime, work, redo=options.redo)
+    return max(edited, _conclude(options, manifest, work)) if is_first_process() else edited
+
+
+def _manifest(options: AblationOptions) -> Path:
+    """The edits asked for, or the small ones that the project makes itself."""
+    from fatezero.data.remote import open_input
+    from fatezero.picturebook.benchmark.edits import small_benchmark, write_manifest
+
+    if options.manifest is not None:
+        return open_input(options.manifest)
+    return write_manifest(options.out / "dataset" / "manifest.yaml", "picturebook-small", small_benchmark(SMALL_FRAMES))
+
+
+def describe_plan(variants: Mapping[str, Variant], jobs: Sequence[EditJob]) -> str:
+    """What will be done, as a table: each variant's settings, its edits, and its frames through the UNet."""
+    from fatezero.runs.scheduling import cost, share_inversions
+
+    lines = ["| variant | what differs | edits | UNet frames |", "|---|---|---|---|"]
+    for name, variant in variants.items():
+        own = [job for job in jobs if job.folder.parent.name == name]
+        frames = sum(cost(group) for group in share_inversions(own))
+        differs = ", ".join(f"{key}: {value}" for key, value in variant.settings.items()) or "nothing"
+        lines.append(f"| {name} | {differs} | {len(own)} | {frames:,} |")
+    shared = sum(cost(group) for group in share_inversions(jobs))
+    return "\n".join([*lines, f"{len(jobs)} edits, {shared:,} UNet frames in all with inversions shared"])
+
+
+def _conclude(options: AblationOptions, manifest: Path, work: WorkOptions) -> int:
+    """Scores, tables, the page and the log of a finished run."""
+    from fatezero.picturebook.benchmark.truth import write_truth
+    from fatezero.runs.variants import folder_name
+    from fatezero_eval.pages.run_page import write_report
+    from fatezero_eval.scoring.evaluation import evaluate_run
+    from fatezero_eval.tables.leaderboard_files import write_leaderboard
+    from fatezero_eval.tracking import default_mode, track, track_with_lightning
+
+    scoring = EvaluateRun(
+        run=options.out,
+        manifest=manifest,
+        metrics=options.metrics,
+        judge=judge_location(options.judge),
+        processes=work.devices,
+    )
+    evaluation = evaluate_run(scoring, write_truth)
+    for name, reason in evaluation.failures.items():
+        print(f"fatezero: {name}: {reason}", file=sys.stderr)
+    write_leaderboard([options.out], options.out, folder_name(options.reference))
+    print(f"tables: {options.out}/leaderboard.md and differences.md")
+    print(f"open {write_report(options.out, manifest, write_truth)}")
+    print(track(options.out, options.wandb or default_mode(), options.project) or "logged to Weights & Biases")
+    if options.logger:
+        print(track_with_lightning(options.out, options.logger))
+    return 1 if evaluation.failures else 0

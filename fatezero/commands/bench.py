@@ -1,0 +1,20 @@
+"""`fatezero bench`: time and memory against the bare network, or what processes and caches save."""
+
+from __future__ import annotations
+
+from fatezero.benchmarking.bench_options import BenchOptions
+
+
+def bench(options: BenchOptions) -> int:
+    """Measure and print.
+
+    Returns:
+        0.
+    """
+    if options.scale:
+        from fatezero.benchmarking.scaling import bench_scaling
+
+        return bench_scaling(options)
+    from fatezero.benchmarking.overhead import bench_overhead
+
+    return bench_overhead(options)

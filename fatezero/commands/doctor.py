@@ -1,0 +1,103 @@
+"""`fatezero doctor`: what this machine can run, and why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from fatezero.errors import UserError
+from fatezero.shipped import judge_location
+
+GB = 1e9
+Finding = tuple[bool, str]  # whether it works, one line
+
+
+def doctor() -> int:
+    """Print what works and what does not.
+
+    Returns:
+        0 if the default can run.
+    """
+    from fatezero_eval.options import PICTUREBOOK_CLIP, ScoringOptions
+    from fatezero_eval.scoring.checks import runnable_metrics
+
+    sound = True
+    for title, look in CHECKS.items():
+        sound &= _print_findings(title, look()) or title not in ESSENTIAL
+    found = runnable_metrics(ScoringOptions(judge=judge_location(PICTUREBOOK_CLIP)))
+    _print_findings("metrics", ((works, f"{name}{'' if works else ': ' + remedy}") for name, works, remedy in found))
+    return 0 if sound else 1
+
+
+def _print_findings(title: str, findings: Iterable[Finding]) -> bool:
+    print(title)
+    sound = True
+    for works, line in findings:
+        print(f"  {'ok ' if works else 'no '} {line}")
+        sound &= works
+    return sound
+
+
+def _devices() -> Iterator[Finding]:
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    yield (
+        True,
+        f"cpu: {os.cpu_count()} cores, {memory.total / GB:.1f} GB memory, {memory.available / GB:.1f} GB free",
+    )
+    for index in range(torch.cuda.device_count()):
+        yield (
+            True,
+            f"cuda:{index}: {torch.cuda.get_device_name(index)}, {torch.cuda.mem_get_info(index)[1] / GB:.1f} GB",
+        )
+    if not torch.cuda.is_available():
+        yield False, "cuda: no usable NVIDIA device or driver (the CPU is used)"
+    if torch.backends.mps.is_available():
+        yield True, "mps"
+
+
+def _packages() -> Iterator[Finding]:
+    for package in (
+        "torch",
+        "diffusers",
+        "transformers",
+        "lightning",
+        "open_clip_torch",
+        "torchmetrics",
+        "wandb",
+    ):
+        try:
+            yield True, f"{package} {version(package)}"
+        except PackageNotFoundError:
+            yield False, f"{package}: not installed; pip install {package.replace('_', '-')}"
+
+
+def _decoders() -> Iterator[Finding]:
+    if find_spec("decord") is None:
+        yield False, "decord: has no wheel for this platform; PyAV decodes in its place"
+    else:
+        yield True, f"decord {version('decord')}: decodes mp4 and the like"
+    yield True, f"av {version('av')}: decodes the rest, encodes H.264"
+
+
+def _checkpoints() -> Iterator[Finding]:
+    from fatezero.diffusion.checkpoint import checkpoint_folder, native_size
+
+    try:
+        folder = checkpoint_folder("picturebook")
+        yield True, f"picturebook, shipped: {native_size(folder)[0]} x {native_size(folder)[0]} pixels"
+    except UserError as error:
+        yield False, f"picturebook: {error}"
+
+
+CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "devices": _devices,
+    "packages": _packages,
+    "decoders": _decoders,
+    "checkpoints": _checkpoints,
+}
+ESSENTIAL = ("packages", "checkpoints")

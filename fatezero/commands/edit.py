@@ -1,0 +1,148 @@
+"""`fatezero edit`: edit a clip, or all clips of a manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from fatezero.commands.work_options import WorkOptions
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.errors import UserError
+from fatezero.types import EditRequest, FrameSelection
+
+OF_ONE_EDIT = ("id", "seed", "edited_words", "target_words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(FrameSelection):
+    """What to edit, and where the results go.
+
+    Attributes:
+        model: a folder in diffusers' Stable Diffusion layout (tuned or not), a hub id, or "picturebook".
+        motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a hub id, or
+            "picturebook-motion".
+        clip: a video file or a folder of images, here or in an object store. Without clip, source, target and
+            manifest, a shipped clip is edited.
+        source: prompt that describes the clip.
+        target: prompt that describes the edit.
+        edited_words: words of the source prompt that the edit changes; they make the blending mask.
+        target_words: words of the target prompt that stand for them; needed to blend latents by both.
+        manifest: a file that lists many edits, in place of clip, source and target.
+        root: folder that the manifest's clip paths start from; the manifest's own by default.
+        seed: seed of a sampled posterior and of SDEdit's noise.
+        id: names the result's folder; made from clip and target by default.
+        out: folder of the run, or its address in an object store (s3://…, gs://…).
+        variant: names this configuration within the run.
+        redo: replace results that were made with other settings.
+    """
+
+    model: str = "picturebook"
+    motion_adapter: str | None = None
+    clip: str | None = None
+    source: str | None = None
+    target: str | None = None
+    edited_words: tuple[str, ...] = ()
+    target_words: tuple[str, ...] = ()
+    manifest: str | None = None
+    root: str | None = None
+    seed: int = 0
+    id: str | None = None
+    out: str = "runs/edit"
+    variant: str = "fatezero"
+    redo: bool = False
+
+
+def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+    """Edit what the options name and write the results; what is there already is kept.
+
+    Returns:
+        0 if every edit is there, 1 if any failed.
+
+    Raises:
+        UserError: for options that do not fit each other or the checkpoint, and if a process died.
+    """
+    from fatezero.commands.shared import at_native_size, checkpoints, perform
+    from fatezero.data.remote import RemoteRun, is_remote
+    from fatezero.runs.jobs import make_jobs
+
+    variant = _safe_name("variant", options.variant)
+    remote = RemoteRun(options.out) if is_remote(options.out) else None
+    run = remote.folder if remote else Path(options.out)
+    if remote:
+        remote.fetch_state()
+    checkpoint = checkpoints(options.model, options.motion_adapter)
+    requests, unreadable = at_native_size(_requests(options), checkpoint)
+    jobs = make_jobs(requests, {variant: method}, run, checkpoint)
+    return perform(jobs, unreadable, options.model, runtime, work, redo=options.redo, remote=remote)
+
+
+def _requests(options: EditOptions) -> Sequence[EditRequest]:
+    from fatezero import shipped
+
+    single = {"clip": options.clip, "source": options.source, "target": options.target}
+    given = [name for name, value in single.items() if value is not None]
+    if options.manifest is not None:
+        if given:
+            raise UserError(f"--{given[0]} and --manifest were both given: a manifest names its own clips and prompts.")
+        _refuse(options, OF_ONE_EDIT, "--manifest, which states its own")
+        return _of_manifest(options, options.manifest)
+    if options.root is not None:
+        raise UserError("--root was given without --manifest, whose clip paths it is for.")
+    if not given:
+        _refuse(options, OF_ONE_EDIT, "the shipped clip's own; give --clip as well")
+        return (_with_selection(shipped.DEMO, options),)
+    missing = [name for name in single if name not in given]
+    if missing:
+        raise UserError(f"--{missing[0]} is missing: one edit needs --clip, --source and --target.")
+    return (_one_request(options),)
+
+
+def _of_manifest(options: EditOptions, manifest: str) -> list[EditRequest]:
+    from fatezero.data.manifest import read_manifest
+
+    read = read_manifest(manifest, options.root)
+    for note in read.notes:
+        print(note)
+    return [_with_selection(request, options) for request in read.requests]
+
+
+def _one_request(options: EditOptions) -> EditRequest:
+    from fatezero.data.manifest import request_from_json
+
+    name = options.id or _slug(f"{Path(options.clip or '').stem}-{options.target}")
+    stated = {
+        "id": name,
+        "clip": {"path": options.clip or "", **options.selection},
+        "source_prompt": options.source,
+        "target_prompt": options.target,
+        "edited_words": list(options.edited_words),
+        "target_words": list(options.target_words),
+        "seed": options.seed,
+    }
+    return request_from_json(stated, "the command line")
+
+
+def _with_selection(request: EditRequest, options: FrameSelection) -> EditRequest:
+    """The command line's frame range and size, where a manifest's request leaves them open."""
+    left_open = [f.name for f in fields(FrameSelection) if getattr(request.clip, f.name) == f.default]
+    given = {name: value for name, value in options.selection.items() if name in left_open}
+    return replace(request, clip=replace(request.clip, **given))
+
+
+def _refuse(options: EditOptions, names: Sequence[str], beside: str) -> None:
+    """No option is passed over in silence."""
+    for field in fields(EditOptions):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name.replace('_', '-')} was given beside {beside}.")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:80] or "edit"
+
+
+def _safe_name(option: str, name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", name):
+        raise UserError(f"--{option} is {name!r}: it names a folder, so use letters, digits, '.', '_' and '-' alone.")
+    return name

@@ -1,0 +1,66 @@
+"""`fatezero invert`: invert clips into a cache, ahead of their edits."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fatezero.commands.work_options import WorkOptions
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions:
+    """What to invert ahead of its edits.
+
+    Attributes:
+        model: as for `fatezero edit`.
+        motion_adapter: as for `fatezero edit`.
+        manifest: the edits to come; edits of one clip share an inversion.
+        root: folder that the manifest's clip paths start from; the manifest's own by default.
+    """
+
+    model: str = "picturebook"
+    motion_adapter: str | None = None
+    manifest: str
+    root: str | None = None
+
+
+def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+    """Invert the clips of a manifest into the cache, for edits to come.
+
+    Returns:
+        0 if every inversion is there, 1 if any failed.
+
+    Raises:
+        UserError: without a cache, for options that do not fit the checkpoint, and if a process died.
+    """
+    from fatezero.commands.shared import at_native_size, checkpoints, editor_factory
+    from fatezero.data.manifest import read_manifest
+    from fatezero.diffusion.backbone import choose_device
+    from fatezero.lightning.predict_steps import InversionModule
+    from fatezero.lightning.running import run_groups
+    from fatezero.lightning.writers import FailureLog
+    from fatezero.runs.jobs import InversionGroup, make_jobs
+    from fatezero.runs.scheduling import share_inversions
+
+    if work.cache is None:
+        raise UserError("--cache is missing: it names the folder that inversions are kept in.")
+    checkpoint = checkpoints(options.model, options.motion_adapter)
+    requests, unreadable = at_native_size(read_manifest(options.manifest, options.root).requests, checkpoint)
+    sound = [request for request in requests if request.id not in unreadable]
+    groups = share_inversions(make_jobs(sound, {"inversion": method}, work.cache, checkpoint))
+    print(f"{len(groups)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
+    with TemporaryDirectory(prefix="fatezero-") as folder:
+        log = FailureLog(Path(folder))
+        if groups:
+            module = InversionModule(editor_factory(runtime, work))
+            once = [InversionGroup(group.jobs[:1]) for group in groups]
+            run_groups(module, once, work.devices, work.num_nodes, choose_device(runtime.device).type, [log])
+        failures = unreadable | log.read()
+    for name, reason in failures.items():
+        print(f"fatezero: {name}: {reason}", file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,68 @@
+"""`fatezero tune`: an image model becomes a video model of one clip, for edits of its shape."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from fatezero.errors import UserError
+from fatezero.training.tuning_config import TuningConfig
+from fatezero.types import FrameSelection
+
+
+def tune(options: TuningConfig) -> int:
+    """Tune a checkpoint on a clip, or one on each clip of a manifest.
+
+    Returns:
+        0 if every tuned checkpoint is there, 1 if any failed.
+
+    Raises:
+        UserError: for what a single tuning refuses, and a manifest without edits of the categories asked for.
+    """
+    if options.manifest is None:
+        return _tell(options)
+    failed = 0
+    for one in _each_clip(options):
+        print(f"{one.out}: {one.prompt}")
+        try:
+            _tell(one)
+        except UserError as error:  # one clip's mistake stops no other
+            print(f"fatezero: {one.clip}: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _tell(options: TuningConfig) -> int:
+    from fatezero.training.tuning import tune_one
+
+    model = tune_one(options)
+    prompt = shlex.quote(options.prompt or "")
+    print(f"try: fatezero edit --model {model} --clip {options.clip} --source {prompt} --target …")
+    return 0
+
+
+def _each_clip(options: TuningConfig) -> list[TuningConfig]:
+    """One tuning for each clip; its prompt is the source prompt of the clip's first edit."""
+    from fatezero.data.manifest import read_manifest
+
+    requests = read_manifest(str(options.manifest), options.root).requests
+    wanted = [request for request in requests if not options.categories or request.category in options.categories]
+    if not wanted:
+        raise UserError(f"{options.manifest} has no edits of category {', '.join(options.categories)}.")
+    tunings: dict[str, TuningConfig] = {}
+    for request in wanted:
+        clip, name = request.clip.path, Path(request.clip.path).stem
+        own: dict[str, Any] = {
+            field.name: getattr(request.clip, field.name)
+            for field in fields(FrameSelection)
+            if getattr(request.clip, field.name) != field.default
+        }
+        one = replace(
+            options, manifest=None, root=None, clip=clip, prompt=request.source_prompt, out=options.out / name, **own
+        )
+        if tunings.setdefault(name, one).clip != clip:
+            raise UserError(f"{clip} and {tunings[name].clip} have one name, which their models' folders cannot share.")
+    return list(tunings.values())

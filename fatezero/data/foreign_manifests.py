@@ -1,0 +1,359 @@
+"""Readers for other people's manifests: each yields entries in this project's field names.
+
+What a benchmark says beyond those goes into `extras`, under its own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fatezero.data.entry import Entry, Lines
+from fatezero.errors import UserError
+
+KEY_FRAMES, DEFAULT_KEY_FRAMES = "SparseCausalAttention_index", [-1, "first"]  # of FateZero's `model_config`
+# What the original reads of an entry of `p2p_config`; it passes over anything else.
+_P2P_FIELDS = (
+    "is_replace_controller",
+    "cross_replace_steps",
+    "self_replace_steps",
+    "use_inversion_attention",
+    "eq_params",
+    "blend_words",
+    "blend_self_attention",
+    "blend_latents",
+    "blend_th",
+)
+_TGVE_SPLITS = {"davis": "DAVIS_480p", "youtube": "youtube_480p", "videvo": "videvo_480p"}
+_TGVE_CAPTIONS = {
+    "style": "Style Change Caption",
+    "object": "Object Change Caption",
+    "background": "Background Change Caption",
+    "multiple": "Multiple Changes Caption",
+}
+_PIE_CATEGORIES = {
+    "0": "random",
+    "1": "change object",
+    "2": "add object",
+    "3": "delete object",
+    "4": "change content",
+    "5": "change pose",
+    "6": "change colour",
+    "7": "change material",
+    "8": "change background",
+    "9": "change style",
+}
+
+
+def our_key_frames(theirs: Iterable[int | str]) -> list[int | str]:
+    """FateZero's `SparseCausalAttention_index` in our names."""
+    named: dict[int | str, int | str] = {"mid": "middle", 0: "self"}
+    return [named.get(frame, frame) for frame in theirs]
+
+
+def fatezero_bench(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterator[Entry]:
+    """FateZero's benchmark (`CLIP/bench_clean_prompt.yaml`): by name, path of frames, source and target."""
+    for name, values in data.items():
+        entry = Entry.at(path, values, lines, (str(name),))
+        entry.refuse_unknown(("path", "source", "target", "sampling_rate"))
+        yield entry.restated(
+            id=name,
+            clip={"path": entry.text("path"), "stride": entry.number("sampling_rate", int, 1)},
+            source_prompt=entry.text("source"),
+            target_prompt=entry.text("target"),
+        )
+
+
+def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterator[Entry]:
+    """FateZero's edit configurations (`config/*/*.yaml`): one clip, and an edit for each editing prompt.
+
+    The original scales and crops every frame to a square of `image_size`, 512 by default. What it fixes in code is
+    stated as settings, so that no checkpoint's recommendation changes it.
+    """
+    dataset = Entry.at(path, data["dataset_config"], lines, ("dataset_config",))
+    editing = Entry.at(path, data.get("editing_config"), lines, ("editing_config",))
+    if any(dataset.mapping("offset").values()):
+        raise dataset.error("offset", "is not supported; crop the frames themselves and leave it at 0.")
+    size = dataset.number("image_size", int, 512)
+    clip = {
+        "path": dataset.text("path"),
+        "start": dataset.number("start_sample_frame", int, 0),
+        "frames": dataset.number("n_sample_frame", int, 8),
+        "stride": dataset.number("sampling_rate", int, 1),
+        "height": size,
+        "width": size,
+    }
+    source = dataset.text("prompt")
+    model = Entry(path, "line 1", data).mapping("model_config")
+    shared = _shared_settings(editing, Entry.at(path, model, lines, ("model_config",)))
+    p2p = editing.mapping("p2p_config")
+    for index, target in enumerate(editing.words("editing_prompts")):
+        stated: dict[str, Any] = {"settings": {"fusion": None, "blending": None}}
+        ignored: list[str] = []
+        if editing.fields.get("prompt2prompt_edit", True):
+            edit = Entry.at(path, p2p.get(index, {}), lines, ("editing_config", "p2p_config", str(index)))
+            stated, ignored = fatezero_edit(edit, source, target, shared["steps"], size)
+        stated["settings"] = {**shared, **stated["settings"]}
+        yield editing.restated(
+            id=f"{path.stem}.{index}",
+            clip=clip,
+            source_prompt=source,
+            target_prompt=target,
+            seed=data.get("seed", 0),
+            extras={"ignored": ignored} if ignored else {},
+            **stated,
+        )
+
+
+def refuse_tuning_config(path: Path, data: Mapping[str, Any]) -> None:
+    """FateZero's tuning configurations (`config/tune/*.yaml`) hold no edits, and its first edit ones other names.
+
+    Raises:
+        UserError: if this is one of them.
+    """
+    if "trainer_pipeline_config" in data:
+        raise UserError(
+            f"{path} is FateZero's configuration of a tuning and lists no edits: give its clip and prompt to "
+            "`fatezero tune --clip … --prompt …`."
+        )
+    if "train_dataset" in data:
+        raise UserError(
+            f"{path} is an edit configuration of FateZero's first release: rename train_dataset to dataset_config, "
+            "validation_sample_logger_config to editing_config, prompts to editing_prompts, masked_self_attention to "
+            "blend_self_attention, masked_latents to blend_latents and bend_th to blend_th."
+        )
+
+
+def _shared_settings(editing: Entry, model: Entry) -> dict[str, Any]:
+    """What holds for every edit of a configuration; its defaults are not the paper's."""
+    frames = model.fields.get(KEY_FRAMES, DEFAULT_KEY_FRAMES)
+    if not isinstance(frames, list):
+        raise model.error(KEY_FRAMES, f"{frames!r} is not a list of key frames.")
+    return {
+        "key_frames": our_key_frames(frames),
+        "key_frames_min_width": model.number("least_sc_channel", int, 0),
+        "norm_scope": "clip",
+        "steps": editing.number("num_inference_steps", int, 50),
+        "guidance_scale": editing.number("guidance_scale", float, 7.5),
+    }
+
+
+def fatezero_edit(
+    edit: Entry, source: str, target: str, steps: int, image_size: int
+) -> tuple[dict[str, Any], list[str]]:
+    """One entry of FateZero's `p2p_config` in our terms: the one place that knows both.
+
+    As there, a number x is the window (0, x); `replace` falls back to `refine` where the prompts have not as
+    many words; words that their prompt does not hold have no effect; blending needs its words and a flag.
+
+    Args:
+        edit: the entry.
+        source: prompt of the clip.
+        target: prompt of the edit.
+        steps: number of denoising steps.
+        image_size: height and width of the frames in pixels.
+
+    Returns:
+        Our `settings`, `edited_words` and `target_words`; and what has no effect in the original.
+    """
+    target_words = target.split(" ")
+    ignored = [f"{name}: unknown to the original" for name in edit.fields if name not in _P2P_FIELDS]
+    replace = bool(edit.fields.get("is_replace_controller", True))
+    if replace and len(source.split(" ")) != len(target_words):
+        replace = False
+        ignored.append("is_replace_controller: the prompts have not as many words")
+    for name in ("cross_replace_steps", "self_replace_steps"):
+        if name not in edit.fields:
+            raise edit.error(name, "missing; add it.")
+    cross = {"default_": 1.0, **edit.mapping("cross_replace_steps")}
+    windows = {word: _window(edit, "cross_replace_steps", value) for word, value in cross.items()}
+    settings: dict[str, Any] = {
+        "fusion.word_map": "replace" if replace else "refine",
+        "fusion.cross_window": windows.pop("default_"),
+        "fusion.self_window": _window(edit, "self_replace_steps", edit.fields["self_replace_steps"]),
+        "fusion.min_downsampling": _fused_downsampling(image_size),
+    }
+    factors = _factors(edit, ignored)
+    for name, by_word in (("fusion.word_windows", windows), ("fusion.reweight", factors)):
+        settings[name] = {word: by_word[word] for word in _present(name, by_word, target, "target", ignored)}
+    blending, words = _blending(edit, source, target, steps, ignored)
+    return {"settings": settings | blending, **words}, ignored
+
+
+def _present(name: str, words: Iterable[str], prompt: str, which: str, ignored: list[str]) -> list[str]:
+    """Words that a prompt holds; the others are noted."""
+    there = prompt.split(" ")
+    ignored += [f"{name}: {word!r} is not in the {which}" for word in words if word not in there]
+    return [word for word in words if word in there]
+
+
+def _fused_downsampling(image_size: int) -> int:
+    """The original fuses layers of at most 32 x 32 queries, of latents of an eighth of the image."""
+    downsampling = 1
+    while image_size > 8 * 32 * downsampling:
+        downsampling *= 2
+    return downsampling
+
+
+def _factors(edit: Entry, ignored: list[str]) -> dict[str, float]:
+    """Values are given to words in order; what is left over on either side has no effect."""
+    stated = edit.nested("eq_params", edit.mapping("eq_params"))
+    words, values = stated.words("words"), stated.fields.get("values") or []
+    if not isinstance(values, list):
+        raise stated.error("values", f"{values!r} is not a list of numbers.")
+    if len(words) != len(values):
+        ignored.append(f"eq_params: of {len(words)} words and {len(values)} values those that have no partner")
+    factors = edit.nested("eq_params", dict(zip(words, values, strict=False)))
+    return {word: factors.number(word, float, 1.0) for word in factors.fields}
+
+
+def _blending(
+    edit: Entry, source: str, target: str, steps: int, ignored: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    words = edit.fields.get("blend_words") or []
+    of_attention, of_latents = (bool(edit.fields.get(f"blend_{what}")) for what in ("self_attention", "latents"))
+    if not words or not (of_attention or of_latents):
+        return {"blending": None}, {}
+    if not isinstance(words, list) or not all(isinstance(group, list) for group in words[:2]):
+        raise edit.error("blend_words", f"{words!r} is not [[source words], [target words]].")
+    edited = _present("blend_words", words[0], source, "source", ignored)
+    standing = _present("blend_words", words[1], target, "target", ignored) if len(words) > 1 else []
+    if not edited:
+        if of_latents and standing:
+            ignored.append("blend_latents: the original goes by the target's words alone here")
+        return {"blending": None}, {}
+    thresholds = edit.fields.get("blend_th", [0.3])
+    settings = {
+        "blending.threshold": thresholds[0] if isinstance(thresholds, list) else thresholds,
+        "blending.self_attention": of_attention,
+        "blending.latent_window": _latent_window(steps) if of_latents else None,
+        "blending.latent_words": "both" if standing else "source",
+        "blending.mask_downsampling": 4,
+    }
+    return settings, {"edited_words": edited, "target_words": standing}
+
+
+def _latent_window(steps: int) -> list[float] | None:
+    """The original blends latents after edit step s where int(0.2 N) < s + 1 < int(0.8 N).
+
+    Ends lie in the middle of a step, so that no rounding of the fraction moves them to the next one.
+    """
+    first, behind = int(0.2 * steps), int(0.8 * steps) - 1
+    return [(first + 0.5) / steps, (behind + 0.5) / steps] if first < behind else None
+
+
+def _window(edit: Entry, name: str, value: Any) -> list[float]:
+    window = value if isinstance(value, list) else [0.0, value]
+    if len(window) != 2 or not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in window):
+        raise edit.error(name, f"{value!r} is not a share of the steps between 0 and 1, or a pair of them.")
+    return [float(end) for end in window]
+
+
+def tgve(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], folder: Path) -> Iterator[Entry]:
+    """The table of TGVE 2023, saved as csv: a row for each video, below headings such as "DAVIS Videos:".
+
+    Args:
+        path: the table.
+        rows: line and cells by column.
+        folder: the folder that holds the splits' folders.
+    """
+    split = None
+    for line, row in rows:
+        entry = Entry(path, f"line {line}", {name: cell.strip() for name, cell in row.items() if cell.strip()})
+        if not entry.fields:
+            continue
+        video = entry.text("Video name")
+        if set(entry.fields) == {"Video name"}:
+            split = _TGVE_SPLITS.get(video.split()[0].lower())
+            if split is None:
+                raise entry.error("Video name", f"{video!r} has no captions and is no known heading.")
+            continue
+        if split is None:
+            raise entry.error("Video name", 'a heading such as "DAVIS Videos:" must come before the first video.')
+        clip = _first_there(
+            folder, f"{split}/480p_frames/{video}", f"{split}/{video}", f"{split}/480p_videos/{video}.mp4"
+        )
+        for edit, column in _TGVE_CAPTIONS.items():
+            yield entry.restated(
+                id=f"{split}.{video}.{edit}",
+                clip=clip,
+                source_prompt=entry.text("Our GT caption"),
+                target_prompt=entry.text(column),
+                category=edit,
+                extras={"split": split, "video": video, "edit": edit},
+            )
+
+
+def v2vbench(path: Path, data: Mapping[str, Any], lines: Lines, folder: Path) -> Iterator[Entry]:
+    """V2VBench's index (`config.yaml`): `data`, a list of videos with a list of edits each."""
+    for number, values in enumerate(Entry(path, "line 1", data).items("data")):
+        video = Entry.at(path, values, lines, ("data", number))
+        name = video.text("video_id")
+        clip = _first_there(folder, f"frames/{name}", name, f"videos/{name}.mp4", f"{name}.mp4")
+        for index, stated in enumerate(video.items("edit")):
+            edit = Entry.at(path, stated, lines, ("data", number, "edit", index))
+            yield edit.restated(
+                id=f"{name}.{index}",
+                clip=clip,
+                source_prompt=video.text("prompt", ""),
+                target_prompt=edit.text("prompt"),
+                extras={**edit.fields, "video_id": name, "edit_id": index},
+            )
+
+
+def davis(folder: Path) -> Iterator[Entry]:
+    """A DAVIS folder at 480p. DAVIS knows clips and masks but no edits: its prompts are empty."""
+    frames = folder / "JPEGImages" / "480p"
+    if not frames.is_dir():
+        raise UserError(f"{folder} holds no JPEGImages/480p; name a manifest file, or the folder of DAVIS.")
+    for sequence in sorted(path.name for path in frames.iterdir() if path.is_dir()):
+        masks = f"Annotations/480p/{sequence}"
+        yield Entry(
+            folder,
+            f"sequence {sequence!r}",
+            {
+                "id": sequence,
+                "clip": f"JPEGImages/480p/{sequence}",
+                "source_prompt": "",
+                "target_prompt": "",
+                "truth": {"mask": masks} if (folder / masks).is_dir() else {},
+            },
+        )
+
+
+def pie(path: Path, data: Mapping[str, Any]) -> Iterator[Entry]:
+    """PIE-Bench's `mapping_file.json`: by id, an image, prompts with the changed words in brackets, a mask.
+
+    `truth["mask_rle"]` holds start and length of each run of edited pixels in a 512 x 512 image, row by row.
+    """
+    for name, values in data.items():
+        entry = Entry.at(path, values, {}, (name,))
+        source, target = entry.text("original_prompt"), entry.text("editing_prompt")
+        # "cat dog" names the word in the source and the one in the target.
+        blended = entry.text("blended_word", "").split()
+        kind = entry.text("editing_type_id", "")
+        yield entry.restated(
+            id=name,
+            clip=f"annotation_images/{entry.text('image_path')}",
+            source_prompt=_without_brackets(source),
+            target_prompt=_without_brackets(target),
+            edited_words=blended[:1] or _in_brackets(source),
+            target_words=blended[1:] or _in_brackets(target),
+            category=_PIE_CATEGORIES.get(kind, kind),
+            truth={"mask_rle": entry.fields["mask"]} if "mask" in entry.fields else {},
+            extras={"instruction": entry.text("editing_instruction", "")},
+        )
+
+
+def _without_brackets(prompt: str) -> str:
+    return " ".join(re.sub(r"[\[\]]", "", prompt).split())
+
+
+def _in_brackets(prompt: str) -> list[str]:
+    return " ".join(re.findall(r"\[(.*?)\]", prompt)).split()
+
+
+def _first_there(folder: Path, *candidates: str) -> str:
+    return next((path for path in candidates if (folder / path).exists()), candidates[0])

@@ -1,0 +1,168 @@
+"""Which step of an edit does what, worked out before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fatezero.attention.fusion import CrossMix
+from fatezero.attention.prompts import Prompt
+from fatezero.attention.word_maps import active_steps, cross_mixes
+from fatezero.config import BlendingConfig, FusionConfig, MethodConfig
+from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.ddim import Step
+from fatezero.errors import UserError
+from fatezero.source_attention.needs import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStep:
+    """One denoising step.
+
+    Attributes:
+        index: 0 is the noisiest.
+        source_index: the inversion step at the same timestep, N - 1 - index.
+        ddim: timestep and the noise levels on both sides.
+        fuses_self: self-attention comes from the source.
+        cross: how cross-attention is mixed with the source's; None leaves it alone.
+        blends_attention: self-attention comes from the source outside the mask only.
+        blends_latents: latents outside the mask are put back to the source's after the step.
+    """
+
+    index: int
+    source_index: int
+    ddim: Step
+    fuses_self: bool = False
+    cross: CrossMix | None = None
+    blends_attention: bool = False
+    blends_latents: bool = False
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the step needs the source's attention."""
+        return self.fuses_self or self.cross is not None
+
+    @property
+    def blends(self) -> bool:
+        """Whether the step needs the mask M_t."""
+        return self.blends_attention or self.blends_latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditPlan:
+    """An edit, worked out before it starts.
+
+    Attributes:
+        steps: noisy to clean.
+        guidance_scale: scale of classifier-free guidance.
+        target_prompt: the prompt of the edit.
+        fused_sites: names of the layers whose attention is fused.
+        blending: how masks are made; None where nothing is blended.
+        source_tokens: positions of the edited words in the source prompt.
+        target_tokens: positions of the words in the target prompt that stand for them.
+    """
+
+    steps: tuple[PlannedStep, ...]
+    guidance_scale: float
+    target_prompt: Prompt
+    fused_sites: frozenset[str] = frozenset()
+    blending: BlendingConfig | None = None
+    source_tokens: tuple[int, ...] = ()
+    target_tokens: tuple[int, ...] = ()
+
+    @property
+    def needs(self) -> Needs:
+        """What this plan needs of the source's attention."""
+        selfs = frozenset(step.source_index for step in self.steps if step.fuses_self)
+        crosses = frozenset(step.source_index for step in self.steps if step.cross is not None)
+        return Needs(self.fused_sites, selfs, crosses)
+
+    @property
+    def blends_by_target_words(self) -> bool:
+        """Whether latents are blended by masks of the target's words as well."""
+        blends = any(step.blends_latents for step in self.steps)
+        return blends and self.blending is not None and self.blending.latent_words == "both"
+
+
+def plan_edit(
+    backbone: Backbone,
+    method: MethodConfig,
+    schedule: tuple[Step, ...],
+    source_prompt: str,
+    target_prompt: str,
+    edited_words: tuple[str, ...] = (),
+    target_words: tuple[str, ...] = (),
+) -> EditPlan:
+    """Decide what each step of an edit fuses and blends.
+
+    Args:
+        backbone: tokenises the prompts.
+        method: the configuration.
+        schedule: the steps that the edit walks, clean to noisy.
+        source_prompt: describes the clip.
+        target_prompt: describes the edit.
+        edited_words: words of the source prompt; without any, nothing is blended.
+        target_words: words of the target prompt, needed where latents are blended by both.
+
+    Raises:
+        UserError: for words that are not in their prompt, or prompts that the word map cannot align.
+    """
+    source, target = backbone.read_prompt(source_prompt), backbone.read_prompt(target_prompt)
+    # A word that is not in its prompt is a mistake, whether or not it is used.
+    source_tokens, target_tokens = _tokens_of(source, edited_words), _tokens_of(target, target_words)
+    fusion, blending, count = method.fusion, method.blending if edited_words else None, len(schedule)
+    self_steps = active_steps(fusion.self_window, count) if fusion else range(0)
+    mixes = cross_mixes(fusion, source, target, backbone.context, count) if fusion else (None,) * count
+    latent_steps = active_steps(blending.latent_window, count) if blending else range(0)
+    if blending and latent_steps and blending.latent_words == "both" and not target_tokens:
+        raise UserError(
+            "Blending latents by source and target words needs target_words: name the words of "
+            f"{target.text!r} that stand for {', '.join(edited_words)}, or set blending.latent_words to 'source'."
+        )
+    steps = tuple(
+        PlannedStep(
+            index=index,
+            source_index=count - 1 - index,
+            ddim=step,
+            fuses_self=index in self_steps,
+            cross=mixes[index],
+            blends_attention=blending is not None and blending.self_attention and index in self_steps,
+            blends_latents=index in latent_steps,
+        )
+        for index, step in enumerate(reversed(schedule))
+    )
+    return EditPlan(
+        steps=steps,
+        guidance_scale=method.guidance_scale,
+        target_prompt=target,
+        fused_sites=fused_sites(backbone, fusion) if fusion else frozenset(),
+        blending=blending,
+        source_tokens=source_tokens,
+        target_tokens=target_tokens,
+    )
+
+
+def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:
+    """Names of the layers that are fused: those at the downsampling of `fusion.min_downsampling` or coarser.
+
+    Layers of attention over frames are among them only where `fusion.temporal` says so.
+
+    Raises:
+        UserError: if the UNet has none.
+    """
+    sites = frozenset(
+        site.name
+        for site in backbone.sites
+        if site.downsampling >= fusion.min_downsampling and (fusion.temporal or site.kind != "temporal")
+    )
+    if not sites:
+        there = sorted({site.downsampling for site in backbone.sites})
+        raise UserError(
+            f"{backbone.name} has no attention at downsampling {fusion.min_downsampling} or coarser: set "
+            f"fusion.min_downsampling to one of {there}, or fusion to null."
+        )
+    return sites
+
+
+def _tokens_of(prompt: Prompt, words: tuple[str, ...]) -> tuple[int, ...]:
+    """Positions of the words' tokens, each once, however the words overlap."""
+    return tuple(dict.fromkeys(token for word in words for token in prompt.tokens_of(word)))

@@ -1,0 +1,1 @@
+"""Clips with known motion, their true edits, and the manifests of both."""

@@ -1,0 +1,275 @@
+"""Training of the text-to-image model on stored latents, its words grounded from the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fatezero.data.files import replacing
+from fatezero.diffusion.noise_schedule import STABLE_DIFFUSION
+from fatezero.errors import UserError
+from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
+from fatezero.picturebook.models.grounding import grounding_loss, watched_words, word_columns
+from fatezero.picturebook.models.pool import COVERAGE, Shard
+from fatezero.picturebook.models.tokenizer import CONTEXT, new_tokenizer
+from fatezero.picturebook.world.scenes import training_scene
+
+LATENT = 32  # side of a latent
+# A picture's error weighs its signal-to-noise ratio between these bounds. The cap is min-SNR's (Hang et al. 2023);
+# the floor is what makes words count: at high noise, where what is painted is decided, plain noise prediction has
+# hardly any loss left to learn them from.
+SNR_FLOOR, SNR_CAP = 0.2, 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageConfig(TrainingConfig):
+    """How the text-to-image model is trained.
+
+    Attributes:
+        vae: folder of the trained autoencoder.
+        grounding: weight of the grounding loss.
+        object_weight: how many times more an error inside the object weighs than one in the background.
+        empty_prompts: share of pictures whose caption is dropped, for classifier-free guidance.
+        processes: how many processes on this machine share a step's pictures; fastest with
+            each pinned to a core of its own.
+    """
+
+    vae: Path
+    batch: int = 16
+    learning_rate: float = 6e-4
+    grounding: float = 0.3
+    object_weight: float = 5.0
+    empty_prompts: float = 0.1
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a folder without an autoencoder, and shares that are not equal."""
+        super().__post_init__()
+        if self.processes < 1 or self.batch % self.processes:
+            raise UserError(
+                f"processes is {self.processes}: the {self.batch} pictures of a step cannot be shared out equally."
+            )
+        if not (self.vae / "config.json").is_file():
+            raise UserError(f"vae: {self.vae} holds no autoencoder; train one with `fatezero train autoencoder`.")
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A UNet for 32×32 latents with attention at 16×16, 8×8 and 4×4, random weights."""
+    return UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64, 128, 192),
+        layers_per_block=1,
+        attention_head_dim=4,  # diffusers' historical name for the number of heads
+        cross_attention_dim=128,
+        norm_num_groups=8,
+    )
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A three-layer CLIPTextModel with random weights."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            projection_dim=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def level_weight(kept: Tensor) -> Tensor:
+    """What an error in predicted noise weighs at a level, given its cumulative alpha."""
+    snr = kept / (1 - kept)
+    return snr.clamp(SNR_FLOOR, SNR_CAP) / snr
+
+
+@dataclass(frozen=True)
+class EncodedPictures:
+    """One shard as the training sees it.
+
+    Attributes:
+        latents: float16 N,4,LATENT,LATENT of unit variance.
+        coverage: uint8 N,COVERAGE,COVERAGE.
+        tokens: int64 N,CONTEXT of the captions.
+        columns: int64 N,WORDS, which tokens are grounded.
+    """
+
+    latents: npt.NDArray[np.float16]
+    coverage: npt.NDArray[np.uint8]
+    tokens: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+
+    def __deepcopy__(self, _: object) -> EncodedPictures:
+        """Itself: weight averaging copies a whole training, but never its data."""
+        return self
+
+
+@torch.no_grad()
+def encode_shard(vae: AutoencoderKL, shard: Shard, stored: Path) -> EncodedPictures:
+    """A shard's latents and tokens.
+
+    Args:
+        vae: the trained autoencoder, fp32.
+        shard: rendered pictures.
+        stored: file of the latents; read if it exists, written if not.
+    """
+    if not stored.exists():
+        rows = [
+            vae.encode(to_pixels(shard.images[start : start + 16])).latent_dist.mode()
+            for start in range(0, len(shard.images), 16)
+        ]
+        latents = (torch.cat(rows) * vae.config.scaling_factor).half().numpy()
+        with replacing(stored) as partial:
+            np.save(partial, latents)
+    captions = [scene.caption for scene in shard.scenes]
+    tokens = new_tokenizer()(captions, padding="max_length", return_tensors="np").input_ids
+    columns = np.stack([word_columns(scene) for scene in shard.scenes])
+    return EncodedPictures(np.load(stored), shard.coverage, tokens, columns)
+
+
+class TextToImageTraining(PicturebookModule):
+    """Predicts noise (DDPM), weighted for what words decide, its words grounded by the true masks."""
+
+    config: TextToImageConfig
+
+    def __init__(self, config: TextToImageConfig, vae: AutoencoderKL, pool: Sequence[EncodedPictures]) -> None:
+        super().__init__(config)
+        self.pool = pool
+        self.vae = vae.requires_grad_(False)
+        self.tokenizer = new_tokenizer()
+        if config.init_from:
+            self.unet = UNet2DConditionModel.from_pretrained(config.init_from, subfolder="unet", dtype=torch.float32)
+            self.text_encoder = CLIPTextModel.from_pretrained(
+                config.init_from, subfolder="text_encoder", dtype=torch.float32
+            )
+        else:
+            self.unet, self.text_encoder = new_unet(), new_text_encoder(self.tokenizer)
+        self.unet.to(memory_format=torch.channels_last).train()
+        self.text_encoder.train()
+        self.scheduler = DDIMScheduler(**STABLE_DIFFUSION)
+        self.empty = self.tokenizer("", padding="max_length", return_tensors="np").input_ids[0]
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """This process's share of the step.
+
+        Returns:
+            Latents N,4,32,32, tokens N,CONTEXT, grounded columns N,WORDS and coverage N,16,16.
+        """
+        rng, rows = self.rng(), []
+        for _ in range(self.config.batch):
+            shard = self.pool[int(rng.integers(len(self.pool)))]
+            row = int(rng.integers(len(shard.latents)))
+            dropped = rng.random() < self.config.empty_prompts
+            rows.append(
+                (
+                    shard.latents[row].astype(np.float32),
+                    self.empty if dropped else shard.tokens[row],
+                    np.full_like(shard.columns[row], -1) if dropped else shard.columns[row],
+                    shard.coverage[row].astype(np.float32) / 255,
+                )
+            )
+        share = rows[self.share]
+        latents, tokens, columns, coverage = (torch.from_numpy(np.stack(part)) for part in zip(*share, strict=True))
+        return latents.contiguous(memory_format=torch.channels_last), tokens, columns, coverage
+
+    @property
+    def share(self) -> slice:
+        """Which of a step's pictures are this process's."""
+        return slice(self.global_rank, None, self.config.processes)
+
+    def training_step(self, _: Tensor) -> Tensor:
+        """One step on fresh noise."""
+        latents, tokens, columns, coverage = self.draw()
+        generator, batch = self.generator(), self.config.batch
+        noise = torch.randn((batch, *latents.shape[1:]), generator=generator)[self.share]
+        levels = self.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(0, levels, (batch,), generator=generator)[self.share]
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        with watched_words(self.unet, len(latents)) as maps:
+            predicted = self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
+        kept = self.scheduler.alphas_cumprod[timesteps]
+        error = F.mse_loss(predicted, noise, reduction="none")
+        places = 1 + (self.config.object_weight - 1) * F.interpolate(coverage[:, None], size=LATENT)
+        loss = ((error * places).mean(dim=(1, 2, 3)) * level_weight(kept)).mean()
+        # Nobody can see the object in pure noise: its words are held to it as far as the picture shows.
+        losses = [
+            grounding_loss(average.mean((side, side)), columns, F.avg_pool2d(coverage, COVERAGE // side), kept.sqrt())
+            for side, average in maps.items()
+        ]
+        grounding = torch.stack(losses).mean()
+        self.log_dict(
+            {"loss": loss.detach(), "mse": error.mean().detach(), "grounding": grounding.detach()}, prog_bar=True
+        )
+        total: Tensor = loss + self.config.grounding * grounding
+        return total
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The model as a stock Stable Diffusion pipeline."""
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def sample_grid(self) -> npt.NDArray[np.uint8]:
+        """Eight pictures from pure noise."""
+        rng = np.random.default_rng(0)
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        prompts = [training_scene(rng).caption for _ in range(8)]
+        generator = torch.Generator().manual_seed(0)
+        images = pipeline(prompts, 20, guidance_scale=5.0, generator=generator, output_type="np").images
+        return np.hstack(list((images * 255).round().astype(np.uint8)))
+
+
+def export_pipeline(module: TextToImageTraining, folder: Path) -> None:
+    """Write the whole model in diffusers layout, fp16 safetensors; the module stays as it is."""
+    pipeline = module.pipeline()
+    pipeline.vae.register_to_config(_name_or_path="")  # else the configuration names this machine's folders
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    pipeline.to(dtype=torch.float32)
+
+
+def train_text_to_image(config: TextToImageConfig) -> Path:
+    """Train the text-to-image model and export it.
+
+    Args:
+        config: how to train it.
+
+    Returns:
+        The exported folder, `output/picturebook`.
+    """
+    vae = AutoencoderKL.from_pretrained(config.vae, dtype=torch.float32).eval()
+    pool = [
+        encode_shard(vae, shard, config.output / "latents" / f"{config.series}-{number:03d}.npy")
+        for number, shard in enumerate(read_pool(config))
+    ]
+    module = TextToImageTraining(config, vae, pool)
+    fit(module, config.processes)
+    folder = config.output / "picturebook"
+    export_pipeline(module, folder)
+    return folder

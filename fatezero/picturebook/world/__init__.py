@@ -1,0 +1,1 @@
+"""Scenes, and how they are painted."""

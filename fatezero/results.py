@@ -1,0 +1,132 @@
+"""What the pipeline takes and gives: an edit that is asked for, a clip's inversion, an edited clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fatezero.config import MethodConfig
+from fatezero.diffusion.inversion import Trajectory
+from fatezero.source_attention.budget import BackendChoice
+from fatezero.types import Frames
+
+Basis = tuple[object, ...]  # see `Target.basis`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One edit of a clip.
+
+    Attributes:
+        prompt: describes the clip as it should become.
+        edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
+        target_words: words of this prompt that stand for them; needed to blend latents by both.
+        seed: seed of a sampled posterior and of SDEdit's noise.
+        method: the configuration.
+    """
+
+    prompt: str
+    edited_words: tuple[str, ...] = ()
+    target_words: tuple[str, ...] = ()
+    seed: int = 0
+    method: MethodConfig
+
+    @property
+    def basis(self) -> Basis:
+        """What the inversion depends on: targets of one clip and source prompt that agree in it share one.
+
+        Unless they make masks at different layers: see `mask_downsampling`.
+        """
+        method = self.method
+        return (
+            method.steps,
+            method.key_frames,
+            method.key_frames_min_width,
+            method.norm_scope,
+            self.seed if method.posterior == "sample" else None,
+            method.sdedit_strength,
+        )
+
+    @property
+    def mask_downsampling(self) -> int | None:
+        """The layers that masks are made at; None where the edit makes none."""
+        return self.method.blending.mask_downsampling if self.method.blending else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion:
+    """A clip carried to noise, ready for its edits.
+
+    Attributes:
+        source_frames: uint8 F,H,W,3.
+        prompt: the source prompt.
+        basis: the part of the edits' configuration that it was made with.
+        mask_downsampling: the layers whose cross-attention was kept for masks; None kept none.
+        clean: F,C,h,w latents of the frames.
+        trajectory: None where no edit needs one (SDEdit).
+        choice: how the source's attention is kept; None where no edit needs it.
+        chunk: frames per UNet call, as in `RuntimeConfig`.
+        middle: index of the whole clip's middle frame among these, where they are a segment of it.
+        seconds: time of encoding and inverting, by stage.
+    """
+
+    source_frames: Frames
+    prompt: str
+    basis: Basis
+    mask_downsampling: int | None
+    clean: Tensor
+    trajectory: Trajectory | None
+    choice: BackendChoice | None
+    chunk: int | None
+    middle: int | None
+    seconds: Mapping[str, float]
+
+    @property
+    def bytes_kept(self) -> dict[str, int]:
+        """Bytes held between inversion and edit: latents, averaged cross maps, attention."""
+        trajectory = self.trajectory
+        if trajectory is None:
+            return {"latents": self.clean.nbytes, "cross_maps": 0, "attention": 0}
+        maps = trajectory.cross_maps
+        return {
+            "latents": trajectory.latents.nbytes,
+            "cross_maps": 0 if maps is None else maps.nbytes,
+            "attention": trajectory.attention.store.bytes_kept if trajectory.attention else 0,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditResult:
+    """An edited clip.
+
+    Attributes:
+        frames: uint8 F,H,W,3.
+        source_frames: uint8 F,H,W,3.
+        source_prompt: describes the clip.
+        target: the edit.
+        latents: F,C,h,w of the edited clip.
+        masks: float F,H,W in [0, 1]: share of the blended steps in which a pixel lay in the mask, that of attention
+            where attention was blended, else those of latents; None where nothing was blended.
+        attention: by edited word, float F,m,n in [0, 1]: its cross-attention in the source, averaged over the
+            steps, then divided by each frame's maximum.
+        choice: how the source's attention was kept; None where it was not needed.
+        bytes_kept: bytes held between inversion and edit.
+        seconds: time by stage.
+        peak_memory_bytes: of the process on the CPU, of the allocator on CUDA.
+    """
+
+    frames: Frames
+    source_frames: Frames
+    source_prompt: str
+    target: Target
+    latents: Tensor
+    masks: npt.NDArray[np.float32] | None
+    attention: Mapping[str, npt.NDArray[np.float32]]
+    choice: BackendChoice | None
+    bytes_kept: Mapping[str, int]
+    seconds: Mapping[str, float]
+    peak_memory_bytes: int

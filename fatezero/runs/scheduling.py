@@ -1,0 +1,61 @@
+"""Which jobs share an inversion, what they cost, and who does them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fatezero.runs.jobs import EditJob, InversionGroup, clip_length
+
+
+def share_inversions(jobs: Iterable[EditJob]) -> list[InversionGroup]:
+    """Put jobs together that can share an inversion, in order of first appearance.
+
+    Jobs that make masks at different layers cannot; those that make none join any.
+    """
+    by_basis: dict[object, dict[int | None, list[EditJob]]] = {}
+    for job in jobs:
+        basis = (job.checkpoint, job.request.clip, job.segment, job.request.source_prompt, job.target.basis)
+        by_basis.setdefault(basis, {}).setdefault(job.target.mask_downsampling, []).append(job)
+    groups = []
+    for by_layer in by_basis.values():
+        unmasked = by_layer.pop(None, [])
+        first, *others = by_layer.values() or [[]]
+        groups += [InversionGroup(tuple(first + unmasked)), *(InversionGroup(tuple(group)) for group in others)]
+    return groups
+
+
+def cost(group: InversionGroup) -> int:
+    """Work of a group in frames through the UNet: inversion, then each edit with its unconditional branch."""
+    job, first = group.jobs[0], group.jobs[0].method
+    frames = len(job.segment.frames(first)) if job.segment else clip_length(job.request.clip)
+    inversion = 0 if first.sdedit_strength is not None else first.steps
+    edits = sum(
+        round(job.method.steps * (job.method.sdedit_strength or 1)) * (2 if job.method.guidance_scale != 1 else 1)
+        for job in group.jobs
+    )
+    return frames * (inversion + edits)
+
+
+def spread(groups: Sequence[InversionGroup], workers: int) -> list[list[InversionGroup]]:
+    """Share groups among workers so that they finish together: costliest first, each to the least loaded worker.
+
+    A group that is more than its fair share is cut between its jobs, and each part inverts for itself. (Graham's
+    longest-processing-time rule: at most 4/3 of the best possible.)
+    """
+    fair = sum(cost(group) for group in groups) / workers
+    parts = [part for group in groups for part in _cut(group, fair)]
+    costs = [cost(part) for part in parts]
+    shares: list[list[int]] = [[] for _ in range(workers)]
+    load = [0] * workers
+    for index in sorted(range(len(parts)), key=lambda i: -costs[i]):
+        worker = load.index(min(load))
+        shares[worker].append(index)
+        load[worker] += costs[index]
+    return [[parts[index] for index in sorted(share)] for share in shares]
+
+
+def _cut(group: InversionGroup, fair: float) -> list[InversionGroup]:
+    if len(group.jobs) == 1 or cost(group) <= fair:
+        return [group]
+    half = len(group.jobs) // 2
+    return _cut(InversionGroup(group.jobs[:half]), fair) + _cut(InversionGroup(group.jobs[half:]), fair)

@@ -1,0 +1,204 @@
+"""What a run folder holds, job by job: done, failed or missing.
+
+A result counts as done when its folder is there with a `meta.json` that carries the job's digest: the folder is
+published whole, so no half-written one ever counts. A failure is a sentence beside the folder and is tried again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fatezero.data.files import replacing
+from fatezero.data.layout import PLAN, RECORD, RESULTS, failure_file
+from fatezero.data.layout import plans as list_plans
+from fatezero.errors import UserError
+from fatezero.runs.jobs import EditJob
+
+State = Literal["done", "failed", "missing", "other"]
+
+
+def state_of(folder: Path, digest: str) -> State:
+    """What has become of a job.
+
+    Args:
+        folder: where its result goes.
+        digest: the job's.
+
+    Returns:
+        "done"; "failed" where a reason is recorded; "other" where a result of other settings lies there; "missing".
+    """
+    try:
+        meta = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return "done" if meta["digest"] == digest else "other"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "failed" if failure_file(folder).exists() else "missing"
+
+
+def is_done(job: EditJob) -> bool:
+    """Whether a job, or the segment of it that is to be done, is there.
+
+    Where all segments are there but were never put together, they count as missing: recomputing any of them triggers
+    the assembly.
+    """
+    if state_of(job.folder, job.digest) == "done":
+        return True
+    if job.segment is None:
+        return False
+    return job.segments.holds(job.segment) and not all(map(job.segments.holds, job.segment.all))
+
+
+def record_failure(job: EditJob, reason: str) -> None:
+    """Keep the sentence that says why a job came to nothing."""
+    with replacing(failure_file(job.folder)) as partial:
+        partial.write_text(json.dumps({"id": job.request.id, "reason": reason}, ensure_ascii=False) + "\n")
+
+
+def clear_failure(job: EditJob) -> None:
+    """Forget an earlier failure: the job is done."""
+    failure_file(job.folder).unlink(missing_ok=True)
+
+
+def failure_reason(folder: Path) -> str:
+    """Why a job came to nothing."""
+    try:
+        return str(json.loads(failure_file(folder).read_text(encoding="utf-8"))["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "the record of its failure is not readable"
+
+
+def left_to_do(jobs: Sequence[EditJob], *, redo: bool) -> list[EditJob]:
+    """The jobs whose results are not there.
+
+    Args:
+        jobs: all jobs of the run.
+        redo: results of other settings may be replaced.
+
+    Raises:
+        UserError: a result of other settings lies where one of these belongs.
+    """
+    left = []
+    for job in jobs:
+        state = state_of(job.folder, job.digest)
+        if state == "other" and not redo:
+            raise UserError(
+                f"{job.folder} holds a result of another request, clip, configuration or checkpoint: choose another "
+                "--out or --variant, or give --redo to replace it."
+            )
+        if state != "done":
+            left.append(job)
+    return left
+
+
+def note_plan(jobs: Sequence[EditJob]) -> None:
+    """Note in each variant's folder what was asked for, so that what is missing can be told later."""
+    for folder in dict.fromkeys(job.folder.parent for job in jobs):
+        asked = {job.folder.name: job.digest for job in jobs if job.folder.parent == folder}
+        with replacing(folder / PLAN) as partial:
+            partial.write_text(json.dumps(_read_plan(folder) | asked, indent=1) + "\n")
+
+
+def _read_plan(folder: Path) -> dict[str, str]:
+    try:
+        plan: dict[str, str] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        return plan
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / PLAN} is not readable ({error}): take it away and run again.") from error
+
+
+@dataclass(frozen=True)
+class EditStatus:
+    """One result that was asked for.
+
+    Attributes:
+        variant: the configuration's name.
+        result: name of its folder.
+        state: what has become of it.
+        reason: why it failed; empty otherwise.
+    """
+
+    variant: str
+    result: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run folder holds, and what it lacks; as a text, one line for each variant and each failure."""
+
+    entries: tuple[EditStatus, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return all(entry.state == "done" for entry in self.entries)
+
+    def __str__(self) -> str:
+        lines = []
+        for variant in dict.fromkeys(entry.variant for entry in self.entries):
+            counts = Counter(entry.state for entry in self.entries if entry.variant == variant)
+            parts = [f"{counts[state]} {state}" for state in ("done", "failed", "missing", "other") if counts[state]]
+            lines.append(f"{variant}: {', '.join(parts)}")
+        for entry in self.entries:
+            if entry.state != "done":
+                why = f": {entry.reason}" if entry.reason else ""
+                lines.append(f"  {entry.variant}/{entry.result} {entry.state}{why}")
+        return "\n".join(lines)
+
+
+def read_status(run: Path) -> Status:
+    """What has become of everything that was ever asked of a run folder.
+
+    Raises:
+        UserError: it is no run folder.
+    """
+    plans = list_plans(run)
+    if not plans:
+        raise UserError(f"{run} is no run folder: no <variant>/{PLAN} is in it; name one that `fatezero edit` wrote.")
+    entries = []
+    for plan in plans:
+        for result, digest in _read_plan(plan.parent).items():
+            folder = plan.parent / result
+            state = state_of(folder, digest)
+            entries.append(
+                EditStatus(plan.parent.name, result, state, failure_reason(folder) if state == "failed" else "")
+            )
+    return Status(tuple(entries))
+
+
+def write_results_table(run: Path) -> Path:
+    """Write `results.parquet`: one row for each result, with its state, times, bytes and digest.
+
+    Returns:
+        Its path.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = []
+    for entry in read_status(run).entries:
+        row: dict[str, Any] = {"variant": entry.variant, "result": entry.result, "state": entry.state}
+        if entry.state == "done":
+            meta = json.loads((run / entry.variant / entry.result / RECORD).read_text(encoding="utf-8"))
+            row |= {
+                "edit": meta["request"]["id"],
+                "seed": meta["seed"],
+                "category": meta["request"]["category"],
+                "frames": meta["frames"],
+                "digest": meta["digest"],
+                "frames_digest": meta["frames_digest"],
+                "checkpoint": meta["checkpoint"]["digest"],
+                "peak_memory_bytes": meta["peak_memory_bytes"],
+                **{f"seconds_{stage}": seconds for stage, seconds in meta["timings"].items()},
+            }
+        rows.append(row | {"reason": entry.reason})
+    table = run / RESULTS
+    with replacing(table) as partial:
+        pd.DataFrame(rows).to_parquet(partial, index=False)
+    return table

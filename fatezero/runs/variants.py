@@ -1,0 +1,123 @@
+"""Ablations: which variants, which edits, which seeds; and the record of it that readers of a run go by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from fatezero.config import MethodConfig
+from fatezero.data.files import content_digest, replacing
+from fatezero.data.layout import EVALUATION, EXPERIMENT
+from fatezero.data.manifest import Manifest
+from fatezero.diffusion.recommendations import with_settings
+from fatezero.errors import UserError
+from fatezero.types import EditRequest
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration of an ablation.
+
+    Attributes:
+        settings: dotted fields that differ from the configuration that all variants start from.
+        method: the whole configuration.
+    """
+
+    settings: Settings
+    method: MethodConfig
+
+
+def make_variants(named: Mapping[str, Settings], sweep: Mapping[str, Any], base: MethodConfig) -> dict[str, Variant]:
+    """The named variants and the sweep's, in their order.
+
+    Args:
+        named: by name, the settings that differ from the base.
+        sweep: fields and their lists of values, or one value: one more variant for each combination.
+        base: the configuration that variants start from.
+
+    Raises:
+        UserError: for unknown fields or values that do not fit, naming the variant.
+    """
+    settings: dict[str, Settings] = dict(named)
+    grid = [
+        [(name, value) for value in (values if isinstance(values, list) else [values])]
+        for name, values in sweep.items()
+    ]
+    for combination in product(*grid) if grid else ():
+        settings[" ".join(f"{name}={_short(value)}" for name, value in combination)] = dict(combination)
+    variants: dict[str, Variant] = {}
+    for name, given in settings.items():
+        folder = folder_name(name)
+        if folder in variants:
+            raise UserError(f"Two variants are called {folder}: give each a name of its own.")
+        variants[folder] = Variant(given, with_settings(base, given, f"variant {name}"))
+    return variants
+
+
+def choose_edits(
+    manifest: Manifest, categories: Sequence[str] = (), edits: int | None = None, frames: int | None = None
+) -> list[EditRequest]:
+    """Some of a manifest's edits, in its order.
+
+    Args:
+        manifest: the edits.
+        categories: take edits of these categories alone; all by default.
+        edits: how many edits of each category are taken, the first ones; all by default.
+        frames: how many frames of each clip are taken; all by default.
+
+    Raises:
+        UserError: if there are none.
+    """
+    taken: dict[str, list[EditRequest]] = {}
+    for request in manifest.requests:
+        if not categories or request.category in categories:
+            taken.setdefault(request.category, []).append(request)
+    wanted = {request.id for group in taken.values() for request in group[:edits]}
+    chosen = [request for request in manifest.requests if request.id in wanted]
+    if not chosen:
+        there = sorted({request.category for request in manifest.requests})
+        raise UserError(f"{manifest.path} has no edits of {', '.join(categories)}: it has {', '.join(there)}.")
+    if frames is None:
+        return chosen
+    return [replace(request, clip=replace(request.clip, frames=frames)) for request in chosen]
+
+
+def with_seeds(requests: Sequence[EditRequest], method: MethodConfig, seeds: int) -> list[EditRequest]:
+    """The requests, and again with further seeds where the method's result depends on one."""
+    drawn = seeds if method.posterior == "sample" or method.sdedit_strength is not None else 1
+    return [replace(request, seed=request.seed + place) for request in requests for place in range(drawn)]
+
+
+def record(run: Path, reference: str, variants: Mapping[str, Variant], manifest: Path, command: str) -> None:
+    """Write `experiment.json`: what was compared, for whoever reads the run."""
+    values = {
+        "name": run.name,
+        "reference": folder_name(reference),
+        "command": command,
+        "manifest": str(manifest),
+        "manifest_digest": content_digest(manifest),
+        "variants": {
+            name: {"settings": dict(variant.settings), "config": asdict(variant.method)}
+            for name, variant in variants.items()
+        },
+    }
+    with replacing(run / EXPERIMENT) as partial:
+        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value).replace(" ", "") if not isinstance(value, str) else value
+
+
+def folder_name(name: str) -> str:
+    """A variant's name as its folder's: other characters than letters, digits, '.', '_', '=' and '-' become '-'."""
+    safe = "".join(c if c.isalnum() or c in "._=-" else "-" for c in name).strip(".-")
+    if not safe or safe == EVALUATION:
+        raise UserError(f"A variant cannot be called {name!r}: it names a folder of the run.")
+    return safe

@@ -1,0 +1,1 @@
+"""Where the source's attention comes from while editing: needs, backends, stores, budget."""

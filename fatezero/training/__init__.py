@@ -1,0 +1,1 @@
+"""Trainings by Lightning: steps that can be resumed, and Tune-A-Video."""

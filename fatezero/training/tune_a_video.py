@@ -1,0 +1,227 @@
+"""Tune-A-Video as a training: one clip, one prompt, and only what the original trains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DDIMScheduler
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.optim import AdamW
+
+from fatezero.attention.install import video_attention
+from fatezero.attention.key_frames import cut_into_chunks, key_positions
+from fatezero.attention.processor import Call
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.diffusion.backbone import Backbone, join
+from fatezero.errors import UserError
+from fatezero.pipeline import FateZero
+from fatezero.training.stepped import SampleGrids, SteppedModule, last_checkpoint, last_checkpoint_file
+from fatezero.training.tuning_config import TuningConfig
+from fatezero.types import Frames
+
+TRAINED = (".to_q", "attn_temporal")  # module names end so: queries everywhere, and all of temporal attention
+CONVOLUTIONS = "conv_temporal"
+IMAGES_A_STEP = 4  # of class images
+SAMPLE_STEPS = 20
+
+
+def train_what_the_original_trains(unet: torch.nn.Module, *, convolutions: bool) -> None:
+    """Freeze a UNet but for its queries and temporal layers (FateZero, train_tune_a_video.py)."""
+    unet.requires_grad_(requires_grad=False)
+    ends = (*TRAINED, CONVOLUTIONS) if convolutions else TRAINED
+    for name, module in unet.named_modules():
+        if name.endswith(ends):
+            module.requires_grad_(requires_grad=True)
+
+
+class Tuning(SteppedModule):
+    """Predicts the noise of one clip, its frames at one noise level (Wu et al. 2023, section 3.2)."""
+
+    latents: Tensor
+    text: Tensor
+    images: Tensor | None
+    class_text: Tensor
+
+    def __init__(
+        self,
+        options: TuningConfig,
+        backbone: Backbone,
+        method: MethodConfig,
+        frames: Frames,
+        latents: Tensor,
+        images: Tensor | None,
+    ) -> None:
+        """Take what is tuned, on what.
+
+        Args:
+            options: how.
+            backbone: its UNet inflated.
+            method: key frames and norms that the model is tuned under.
+            frames: uint8 F,H,W,3, shown in sample grids.
+            latents: F,C,h,w of them.
+            images: N,C,h,w latents of class images; None trains on the clip alone.
+        """
+        super().__init__(options)
+        self.options = options
+        self.prompt = options.prompt or ""
+        self.unet = backbone.unet
+        self.backbone = backbone
+        self._method = method
+        self.frames = frames
+        self._scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
+        self.register_buffer("latents", latents, persistent=False)
+        self.register_buffer("text", backbone.embed(self.prompt), persistent=False)
+        self.register_buffer("images", images, persistent=False)
+        self.register_buffer("class_text", backbone.embed(options.class_prompt or self.prompt), persistent=False)
+        self._video = ExitStack()
+        self.strict_loading = False  # checkpoints hold only what is trained
+        train_what_the_original_trains(self.unet, convolutions=options.convolutions)
+        if options.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What is trained; the rest is the checkpoint's that was started from."""
+        trained = {name for name, value in self.named_parameters() if value.requires_grad}
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in trained}
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW at a constant rate, so that a training resumed for more steps equals one of that length."""
+        trained = [value for value in self.parameters() if value.requires_grad]
+        return AdamW(trained, self.options.learning_rate, weight_decay=0.01)
+
+    def on_fit_start(self) -> None:
+        """Let the UNet see its batch as a clip, also while gradients are recomputed."""
+        self._state = self._video.enter_context(
+            video_attention(self.unet, self.backbone.sites, self._method.norm_scope)
+        )
+
+    def on_fit_end(self) -> None:
+        """Put the UNet back."""
+        self._video.close()
+
+    def training_step(self, _: Tensor) -> Tensor:
+        """One step on fresh noise.
+
+        Raises:
+            UserError: if the loss is not a number.
+        """
+        generator = self.generator()
+        loss = self._loss(self.latents, self.text, generator, images=False)
+        self.log("clip", loss.detach(), prog_bar=True)
+        if self.images is not None:
+            rows = torch.randint(len(self.images), (IMAGES_A_STEP,), generator=generator)
+            of_class = self._loss(self.images[rows], self.class_text, generator, images=True)
+            self.log("class", of_class.detach(), prog_bar=True)
+            loss = loss + self.options.class_weight * of_class
+        if not bool(loss.isfinite()):
+            raise UserError(
+                f"The loss is {loss.item()} at step {self.global_step}: set a lower --learning-rate than "
+                f"{self.options.learning_rate:g}, or --precision 32-true. The last checkpoint is whole."
+            )
+        return loss
+
+    def _loss(self, latents: Tensor, text: Tensor, generator: torch.Generator, *, images: bool) -> Tensor:
+        count, frames = (len(latents), 1) if images else (1, len(latents))
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        level = torch.randint(self._scheduler.config.num_train_timesteps, (count,), generator=generator)
+        levels = level.repeat_interleave(frames).to(latents.device)
+        noisy = self._scheduler.add_noise(latents, noise, levels)
+        self._state.call = Call(
+            branches=count,
+            frames=frames,
+            latent_size=(latents.shape[-2], latents.shape[-1]),
+            key_positions=self._positions(frames),
+            key_frames_min_width=self._method.key_frames_min_width,
+            images=images,
+        )
+        predicted = self.unet(noisy, levels, join([text], len(latents))).sample
+        velocity = self.backbone.prediction_type == "v_prediction"
+        target = self._scheduler.get_velocity(latents, noise, levels) if velocity else noise
+        return mse_loss(predicted.float(), target.float())
+
+    def _positions(self, frames: int) -> Tensor | None:
+        whole = cut_into_chunks(frames, (), "clip", None)[0]
+        return key_positions(self._method.key_frames, whole, frames)
+
+    def sample_grid(self) -> npt.NDArray[np.uint8]:
+        """The clip, and what its inverted noise becomes under its own prompt and the sample prompts: a row each."""
+        self._video.close()
+        self.unet.eval()
+        prompts = (self.prompt, *self.options.sample_prompts)
+        editor = FateZero(self.backbone, RuntimeConfig(device=self.backbone.device.type), lambda _: None)  # type: ignore[arg-type]
+        method = replace(self._method, steps=SAMPLE_STEPS, fusion=None, blending=None)
+        shown = self.frames[np.linspace(0, len(self.frames) - 1, min(8, len(self.frames))).astype(int)]
+        rows: list[Sequence[Frames]] = [shown]
+        for prompt in prompts:
+            scale = 1.0 if prompt == self.prompt else method.guidance_scale
+            result = editor.edit(self.frames, self.prompt, prompt, method=replace(method, guidance_scale=scale))
+            rows.append(result.frames[np.linspace(0, len(self.frames) - 1, len(shown)).astype(int)])
+        self.unet.train()
+        self.on_fit_start()
+        return np.vstack([np.hstack(list(row)) for row in rows])
+
+
+def fit(module: Tuning) -> None:
+    """Train from the last checkpoint, if there is one, to the last step.
+
+    Raises:
+        UserError: if the loss is not a number, or the memory does not suffice.
+        KeyboardInterrupt: if the user stopped it.
+    """
+    options = module.options
+    loggers: list[Logger] = [CSVLogger(options.out, name="log", flush_logs_every_n_steps=10)]
+    if options.wandb:
+        mode = os.environ.get("WANDB_MODE", "offline")
+        loggers.append(WandbLogger(project="fatezero-tune", name=options.out.name, save_dir=options.out, mode=mode))
+    trainer = L.Trainer(
+        accelerator=module.backbone.device.type,
+        devices=1,
+        precision=options.precision,
+        max_steps=options.steps,
+        max_epochs=-1,
+        logger=loggers,
+        log_every_n_steps=1,
+        gradient_clip_val=1.0,
+        enable_model_summary=False,
+        callbacks=[
+            last_checkpoint(options.out, every_n_train_steps=options.checkpoint_every),
+            last_checkpoint(options.out, every_n_epochs=1, save_on_train_epoch_end=True),
+            SampleGrids(),
+        ],
+    )
+    last = last_checkpoint_file(options.out)
+    if last.exists():
+        done = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        if done > options.steps:
+            raise UserError(
+                f"{options.out} was tuned for {done} steps already: set --steps to at least that, or another --out."
+            )
+    try:
+        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
+        raise KeyboardInterrupt from stopped
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
+            raise
+        raise UserError(_too_large(options, module.frames)) from error
+
+
+def _too_large(options: TuningConfig, frames: Frames) -> str:
+    count, height, width = frames.shape[:3]
+    remedies = []
+    if not options.gradient_checkpointing:
+        remedies.append("--gradient-checkpointing")
+    if options.precision == "32-true":
+        remedies.append("--precision 16-mixed on a GPU")
+    remedies.append(f"--frames {max(2, count // 2)}, or a smaller --height and --width")
+    return f"{count} frames of {height} x {width} do not fit the memory for training: use {'; '.join(remedies)}."

@@ -1,0 +1,96 @@
+"""How a checkpoint is tuned on a clip. Light: importing this needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fatezero.config import KeyFrame
+from fatezero.errors import UserError
+from fatezero.types import ClipSpec, FrameSelection
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig(FrameSelection):
+    """How a checkpoint is tuned on one clip (Tune-A-Video, Wu et al., ICCV 2023, as FateZero's authors do it).
+
+    Attributes:
+        model: the image model to start from, as for `fatezero edit`.
+        clip: a video file or a folder of images.
+        prompt: describes the clip.
+        manifest: tune one model for each clip that a manifest's edits start from, in place of clip and prompt; then
+            `fatezero edit --manifest … --model '<out>/{clip}/model'` uses them.
+        root: folder that the manifest's clip paths start from; the manifest's own by default.
+        categories: only the manifest's edits of these categories; all by default.
+        out: folder of checkpoints, logs and sample grids; the tuned checkpoint is `<out>/model`. With a manifest,
+            each clip has a folder of its name in it.
+        steps: optimiser steps, one clip each.
+        learning_rate: AdamW's, constant.
+        rank: rank of the temporal convolutions; null for full ones.
+        convolutions: train the temporal convolutions beside temporal attention and the queries.
+        key_frames: key frames of spatio-temporal attention; by default the checkpoint's recommendation, else the
+            paper's.
+        norm_scope: scope of the residual blocks' GroupNorms; likewise.
+        class_images: folder of images of the object's kind that the model should not forget; none by default.
+        class_prompt: describes them; the clip's prompt by default.
+        class_weight: weight of their loss.
+        precision: Lightning's: full, or mixed with half.
+        gradient_checkpointing: trade time for memory.
+        seed: seed of the temporal layers' start and of all noise.
+        sample_prompts: what sample grids show beside the clip's reconstruction.
+        sample_every: steps between sample grids.
+        checkpoint_every: steps between checkpoints to resume from.
+        wandb: also log to Weights & Biases, offline unless WANDB_MODE says otherwise.
+        device: as for `fatezero edit`.
+        threads: CPU threads; PyTorch's own choice by default.
+    """
+
+    model: str = "picturebook"
+    clip: str | None = None
+    prompt: str | None = None
+    manifest: str | None = None
+    root: str | None = None
+    categories: tuple[str, ...] = ()
+    out: Path = Path("runs/tuned")
+    steps: int = 300
+    learning_rate: float = 3e-5
+    rank: int | None = 160
+    convolutions: bool = True
+    key_frames: tuple[KeyFrame, ...] | None = None
+    norm_scope: Literal["clip", "frame"] | None = None
+    class_images: str | None = None
+    class_prompt: str | None = None
+    class_weight: float = 1.0
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    sample_prompts: tuple[str, ...] = ()
+    sample_every: int = 100
+    checkpoint_every: int = 50
+    wandb: bool = False
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "sample_every", "checkpoint_every", "rank", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")
+        if not self.learning_rate > 0:
+            raise UserError(f"--learning-rate is {self.learning_rate}: it is more than 0.")
+        one = (self.clip, self.prompt)
+        if None in one if self.manifest is None else one != (None, None):
+            raise UserError("Give --clip and --prompt, or --manifest alone.")
+        if self.class_prompt is not None and self.class_images is None:
+            raise UserError("--class-prompt was given without --class-images, which it describes.")
+
+    @property
+    def output(self) -> Path:
+        """The folder of checkpoints, logs and sample grids."""
+        return self.out
+
+    @property
+    def spec(self) -> ClipSpec:
+        """The clip. With a manifest it is each clip's in turn."""
+        return ClipSpec(path=self.clip or "", **self.selection)

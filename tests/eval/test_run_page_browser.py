@@ -1,0 +1,367 @@
+"""The report in a real browser: plays in step, sorts, filters, escapes, asks no network."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fatezero.data.manifest import request_to_json
+from fatezero.data.video import write_frames
+from fatezero.types import ClipSpec, EditRequest
+from fatezero_eval.pages.run_page import write_report
+from fatezero_eval.scoring.rows import Row, write_rows
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no chromium with its driver: apt-get install chromium chromium-driver"
+    ),
+]
+
+FRAMES, SIZE = 8, 48
+HOSTILE = "</script><script>window.hacked = 1</script> <img src=x onerror='hacked = 1'> \"quoted\" & 'single'"
+METRICS = {"text_alignment@1": 30.0, "psnr/outside@1": 24.0, "psnr/truth@1": 20.0, "warp_error@1": 0.001}
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1400,900"),
+)
+
+
+def counting(seed):
+    """Frames whose grey says which one it is, with a patch of the seed's own colour."""
+    frames = np.zeros((FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    frames[:] = (np.arange(FRAMES) * 30 + 20)[:, None, None, None]
+    frames[:, :16, :16] = np.random.default_rng(seed).integers(0, 255, 3)
+    return frames
+
+
+def make_run(folder, edits, variants, clips=None):
+    """A run with videos, masks, attention, scores and an experiment."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(edits):
+        request = EditRequest(
+            id=f"edit-{number:02d}",
+            clip=ClipSpec(path=str(folder / "clips" / str(number))),
+            source_prompt=f"a cow number {number}",
+            target_prompt=HOSTILE if number == 1 else f"a golden cow number {number}",
+            category=("style", "shape", "object")[number % 3],
+        )
+        write_frames(folder / "clips" / str(number), counting(number))
+        for index, variant in enumerate(variants):
+            result = folder / "run" / variant / request.id
+            write_frames(result / "frames", counting(1000 * index + number + 500))
+            mask = np.zeros((FRAMES, SIZE, SIZE), dtype=np.uint8)
+            mask[:, :, : SIZE // 2] = 255
+            write_frames(result / "masks", mask)
+            Image.new("RGB", (SIZE * 4, SIZE * 2), "red").save(result / "attention_0_cow.png")
+            (result / "meta.json").write_text(json.dumps({"request": request_to_json(request)}))
+            names = {"clip": str(number), "edit": request.id, "category": request.category, "variant": variant}
+            for metric, mean in METRICS.items():
+                value = float(mean * (1 + 0.05 * index + 0.02 * rng.normal()))
+                rows.append(
+                    Row(**names, seed=0, metric=metric, value=value, defined=8, undefined=0, reason="", model="m")
+                )
+    write_rows(folder / "run" / "evaluation", rows)
+    planned = {
+        name: {
+            "settings": {"blending.threshold": index / 10} if index else {},
+            "config": {"blending": {"threshold": 0}},
+        }
+        for index, name in enumerate(variants)
+    }
+    experiment = {"name": "browser", "reference": variants[0], "variants": planned}
+    (folder / "run" / "experiment.json").write_text(json.dumps(experiment))
+    return write_report(folder / "run", None, None)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "about:blank"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("small"), 9, ("full", "tau 1", "tau 2", "<b>bold"))
+
+
+@pytest.fixture
+def page(browser, written):
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(written.as_uri())
+    return browser
+
+
+def wait(browser, script, *arguments, seconds=60):
+    """What a script returns once that is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = browser.execute_script(script, *arguments)
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"never came true: {script}")
+
+
+def watch(browser, edit, count=40):
+    """For many moments, which frame each of an edit's canvases shows, read from its pixels."""
+    element = f"document.getElementById('edit-{edit}')"
+    is_drawn = f"{element}.querySelector('canvas').width > 0 && {element}.querySelector('output').textContent"
+    wait(browser, f"return {is_drawn}")
+    script = f"""
+      const [count, done] = arguments, canvases = [...{element}.querySelectorAll("canvas")], seen = [];
+      const look = () => {{
+        const greys = canvases.map((canvas) => canvas.getContext("2d").getImageData(40, 40, 1, 1).data[0]);
+        seen.push(greys.map((grey) => Math.round((grey - 20) / 30)));
+        if (seen.length < count) setTimeout(look, 50); else done(seen);
+      }};
+      look();
+    """
+    browser.set_script_timeout(120)
+    return np.array(browser.execute_async_script(script, count))
+
+
+def rows_of(browser, section):
+    script = """
+      const rows = [...document.querySelectorAll(arguments[0] + " tbody tr")];
+      return rows.map((row) => [...row.cells].map((cell) => cell.innerText));
+    """
+    return browser.execute_script(script, section)
+
+
+def head(browser, section, words):
+    """Click a column's head."""
+    script = """
+      const buttons = [...document.querySelectorAll(arguments[0] + " thead button")];
+      buttons.find((button) => button.textContent.includes(arguments[1])).click();
+    """
+    browser.execute_script(script, section, words)
+
+
+def choose(browser, name, value):
+    script = """
+      const labels = [...document.querySelectorAll("label.choice")];
+      const field = labels.find((label) => label.firstChild.textContent === arguments[0]).querySelector("select");
+      field.value = arguments[1]; field.dispatchEvent(new Event("change"));
+    """
+    browser.execute_script(script, name, value)
+
+
+def shown_edits(browser):
+    return browser.execute_script("return [...document.querySelectorAll('.edit:not([hidden])')].map(e => e.id)")
+
+
+def numbers(table, column):
+    return [float(row[column].split("\n")[0].replace("\N{MINUS SIGN}", "-")) for row in table]
+
+
+def test_it_opens_without_errors_and_asks_for_nothing(page, written):
+    page.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.execute_script("document.getElementById('edits').scrollIntoView()")
+    wait(page, "return [...document.querySelectorAll('.attention img')].some(i => i.naturalWidth > 0)")
+    assert page.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert written.as_uri() in asked
+    assert {url.split(":")[0] for url in asked} <= {"file", "blob", "data"}
+    assert {url for url in asked if url.startswith("file:")} == {written.as_uri()}
+
+
+def test_all_videos_of_a_row_play_in_step(page):
+    page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    seen = watch(page, "edit-00")
+    assert seen.shape[1] == 5  # the source and four variants
+    assert (seen == seen[:, :1]).all()
+    assert len(set(seen[:, 0])) > FRAMES // 2
+
+
+def test_a_row_stops_is_stepped_and_starts_again(page):
+    page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    watch(page, "edit-00", 1)
+    page.execute_script("""
+      const slider = document.querySelector("#edit-edit-00 input[type=range]");
+      slider.value = 5; slider.dispatchEvent(new Event("input"));
+    """)
+    wait(page, "return document.querySelector('#edit-edit-00 output').textContent === '6 / 8'")
+    assert (watch(page, "edit-00", 12) == 5).all()
+    page.execute_script("document.querySelector('#edit-edit-00 .play').click()")
+    assert len(set(watch(page, "edit-00")[:, 0])) > 2
+
+
+def test_rows_out_of_sight_hold_no_video(page):
+    drawn = """
+      const isDrawn = (edit) => edit.querySelector("canvas").width > 0 && edit.querySelector("output").textContent;
+      return [...document.querySelectorAll(".edit")].filter(isDrawn).map((edit) => edit.id);
+    """
+    page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    first = wait(page, drawn)
+    assert "edit-edit-00" in first
+    page.execute_script("document.getElementById('provenance').scrollIntoView(); scrollBy(0, 3000)")
+    wait(page, "return document.querySelector('#edit-edit-00 canvas').width === 0")
+
+
+def test_masks_darken_what_was_left_alone(page):
+    page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    watch(page, "edit-00", 1)
+    page.execute_script("document.querySelector('.play-all').click()")
+    read = """
+      const context = document.querySelector("#edit-edit-00 .panel.variant canvas").getContext("2d");
+      return [10, 40].map((x) => context.getImageData(x, 30, 1, 1).data[0]);
+    """
+    time.sleep(0.5)
+    inside, outside = page.execute_script(read)
+    assert abs(inside - outside) < 8
+    page.find_element("tag name", "body").send_keys("m")
+    masked_inside, masked_outside = page.execute_script(read)
+    assert abs(masked_inside - inside) < 8
+    assert masked_outside < 0.35 * outside + 5
+    assert page.execute_script("return document.querySelectorAll('#edit-edit-00 .unmasked').length") == 1
+    page.find_element("tag name", "body").send_keys("m")
+    assert page.execute_script(read) == [inside, outside]
+
+
+def test_changes_show_the_difference_from_the_source(page):
+    page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    watch(page, "edit-00", 1)
+    page.execute_script("document.querySelector('.play-all').click()")
+    page.execute_script("[...document.querySelectorAll('.segments button')].at(-1).click()")
+    read = """
+      const context = document.querySelector("#edit-edit-00 .panel.variant canvas").getContext("2d");
+      return [8, 40].map((at) => Math.max(...context.getImageData(at, at, 1, 1).data.slice(0, 3)));
+    """
+    patch, rest = page.execute_script(read)
+    assert patch > 100 > 20 > rest
+
+
+@pytest.mark.parametrize(("section", "column"), [("#scores", "psnr/outside"), ("#results", "warp_error")])
+def test_tables_sort_by_any_column(page, section, column):
+    names = page.execute_script(
+        "return [...document.querySelectorAll(arguments[0] + ' thead th')].map(h => h.innerText)", section
+    )
+    place = next(index for index, name in enumerate(names) if column in name)
+    head(page, section, column)
+    first = numbers(rows_of(page, section), place)
+    assert first == sorted(first, reverse=column != "warp_error")
+    head(page, section, column)
+    assert numbers(rows_of(page, section), place) == first[::-1]
+    script = "return document.querySelectorAll(arguments[0] + ' th:not([aria-sort=none])[aria-sort]').length"
+    assert page.execute_script(script, section) == 1
+
+
+def test_filters_hold_for_videos_tables_and_plots(page):
+    assert len(shown_edits(page)) == 9
+    assert len(rows_of(page, "#results")) == 36
+    choose(page, "", "shape")
+    assert shown_edits(page) == ["edit-edit-01", "edit-edit-04", "edit-edit-07"]
+    assert len(rows_of(page, "#results")) == 12
+    page.find_element("css selector", "input[type=search]").send_keys("NUMBER 4")
+    assert shown_edits(page) == ["edit-edit-04"]
+    points = "return document.querySelectorAll('#plots .wide .point').length"
+    before = wait(page, points)
+    page.execute_script("document.querySelectorAll('.chip-button')[1].click()")
+    assert len(rows_of(page, "#results")) == 3
+    assert page.execute_script(points) == before - 1
+    assert page.execute_script("return document.querySelectorAll('#edit-edit-04 .panel:not([hidden])').length") == 4
+
+
+def test_edits_are_ordered_by_a_score(page, written):
+    choose(page, "score", "psnr/outside@1")
+    choose(page, "order", "worst")
+    lines = (written.parent / "evaluation" / "rows.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    values = {r["edit"]: r["value"] for r in rows if (r["variant"], r["metric"]) == ("full", "psnr/outside@1")}
+    assert shown_edits(page) == [f"edit-{edit}" for edit in sorted(values, key=values.get)]
+
+
+def test_plots_draw_every_variant(page):
+    wait(page, "return document.querySelectorAll('#plots .effect').length === 12")  # three variants in four metrics
+    assert page.execute_script("return document.querySelectorAll('#plots .wide .point .whisker').length") == 8
+    assert page.execute_script("return document.querySelectorAll('#plots .trend').length") == 4
+    clipped = """
+      return [...document.querySelectorAll("#plots svg text")].filter((text) => {
+        const a = text.getBoundingClientRect(), b = text.closest(".card").getBoundingClientRect();
+        return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1;
+      }).map((text) => text.textContent);
+    """
+    assert page.execute_script(clipped) == []
+
+
+def test_the_playhead_of_curves_follows_the_videos(page):
+    page.execute_script("document.querySelector('#edit-edit-02').scrollIntoView()")
+    page.execute_script("document.querySelector('#edit-edit-02 details').open = true")
+    wait(page, "return document.querySelector('#edit-edit-02 .playhead')")
+    moved = "return document.querySelector('#edit-edit-02 .playhead').getAttribute('transform')"
+    first = wait(page, moved)
+    wait(page, f"return (() => {{ {moved} }})() !== arguments[0]", first)
+    assert page.execute_script("return document.querySelectorAll('#edit-edit-02 .curve').length") == 5
+
+
+def test_texts_stay_texts(page):
+    assert page.execute_script("return window.hacked") is None
+    assert HOSTILE in page.execute_script("return document.querySelectorAll('#edit-edit-01 q')[1].textContent")
+    assert (
+        page.execute_script(
+            "return document.querySelectorAll('main img, main b:not(figcaption b), main script').length"
+        )
+        == 0
+    )
+    assert "<b>bold" in page.execute_script("return document.getElementById('bar').textContent")
+
+
+@pytest.mark.parametrize("width", [380, 1400])
+def test_nothing_is_wider_than_the_window(page, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    wait(page, "return document.querySelectorAll('#plots .effect').length")
+    assert wait(page, "return document.documentElement.scrollWidth <= arguments[0]", width)  # once it is laid out again
+
+
+def test_sixty_edits_of_eight_variants(browser, tmp_path, record_property):
+    """A page of 600 videos: how large, how many decoders, how long a sort keeps the browser busy."""
+    path = make_run(tmp_path, 60, ("full", *(f"variant {number}" for number in range(1, 8))))
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.get(path.as_uri())
+    browser.set_script_timeout(300)
+    measured = browser.execute_async_script("""
+      const done = arguments[0], frame = () => new Promise(requestAnimationFrame), longest = [];
+      (async () => {
+        document.getElementById("edits").scrollIntoView();
+        let before = performance.now(), most = 0;
+        const rows = [...document.querySelectorAll(".edit")];
+        const loaded = () => rows.filter((row) => row.querySelector("canvas").width > 0).length;
+        for (let step = 0; step < 80; step += 1) {
+          scrollBy(0, 200);
+          await frame();
+          longest.push(performance.now() - before);
+          before = performance.now();
+          most = Math.max(most, loaded());
+        }
+        const button = [...document.querySelectorAll("#results thead button")].at(-1);
+        before = performance.now();
+        button.click();
+        document.body.getBoundingClientRect();
+        const sort = performance.now() - before;
+        done({ median: longest.sort((a, b) => a - b)[40], worst: longest.at(-1), sort, most });
+      })();
+    """)
+    assert len(shown_edits(browser)) == 60
+    assert len(rows_of(browser, "#results")) == 480
+    assert measured["most"] < 30  # of 60 rows
+    assert path.stat().st_size < 25e6
+    for name, value in {"megabytes": path.stat().st_size / 1e6, **measured}.items():
+        record_property(name, value)
+        print(f"{name}: {value:.4g}")
