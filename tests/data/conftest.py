@@ -53,7 +53,7 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         path = tmp_path / name
         muxer = {"movflags": options.pop("movflags")} if "movflags" in options else {}
-        with av.open(str(path), "w", options=muxer) as container:
+        with same_priority(), av.open(str(path), "w", options=muxer) as container:
             stream = container.add_stream(codec, rate=1000 if times_ms else fps, options={"crf": "4", **options})
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
             context = stream.codec_context
@@ -76,6 +76,19 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@contextmanager
+def same_priority() -> Iterator[None]:
+    """SVT-AV1 makes root's process a real-time one, which starves all others for as long as it runs: take that back."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 @contextmanager

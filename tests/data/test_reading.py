@@ -2,6 +2,7 @@
 
 import importlib.util
 import multiprocessing
+import os
 import struct
 import tracemalloc
 
@@ -42,6 +43,7 @@ def test_every_container_gives_its_frames_in_order(numbered, encode, indices_of,
     options = {"svtav1-params": "lp=1"} if codec == "libsvtav1" else {}
     clip = read(encode(name, frames, codec, pixels, full=pixels == "yuvj420p", **options))
     assert indices_of(clip.frames) == list(range(20))
+    assert not hasattr(os, "sched_getscheduler") or os.sched_getscheduler(0) == os.SCHED_OTHER
     assert clip.frames.shape == frames.shape
     assert clip.fps == 25
     assert np.abs(clip.frames[:, 4:12, 4:28].astype(int) - frames[:, 4:12, 4:28]).mean() < 6
