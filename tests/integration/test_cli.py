@@ -21,6 +21,13 @@ from fatezero.cli import main
 from fatezero.data.video import probe, write_video
 from fatezero.diffusion.checkpoint import fitting_size, native_size
 
+# A background job of a shell ignores interrupts, and so would `fatezero` started by tests that run as one.
+INTERRUPTIBLE = """
+import signal, sys
+from fatezero.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 SOURCE, TARGET = "a silver jeep driving down a road", "a silver car driving down a road"
 
 
@@ -276,7 +283,7 @@ def test_an_output_that_is_a_file_is_named(
 def test_an_interrupted_run_leaves_no_half_result(golden_folder: Path, clip: Path, tmp_path: Path) -> None:
     options = {"model": golden_folder / "model", "clip": clip, "source": SOURCE, "target": TARGET, "steps": 500}
     options |= {"height": 64, "width": 96, "out": tmp_path / "run", "id": "slow", "device": "cpu"}
-    command = [sys.executable, "-m", "fatezero", "edit", *(f"--{k}={v}" for k, v in options.items())]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "edit", *(f"--{k}={v}" for k, v in options.items())]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     said = ""
