@@ -260,7 +260,7 @@ def test_the_table_of_sensitivities_holds_here(networks: Any) -> None:
     name = "z_maps"
     for where, changes in measure(networks, read_recording(name)).items():
         for key, change in changes.items():
-            assert change == pytest.approx(sensitivities(name)[where][key], rel=2.0), (where, key)
+            assert 1 / 3 < change / sensitivities(name)[where][key] < 3, (where, key)
 
 
 def test_recorded_maps_equal_the_originals(backbone64: Backbone) -> None:
