@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"fatezero.errors", "fatezero.types", "fatezero.config"}
+GROUND = {"fatezero.errors", "fatezero.types", "fatezero.config", "fatezero.system"}
 # Every room, from the ground up, and the rooms that it may import besides itself and the ground floor.
 ROOMS: dict[str, set[str]] = {
     "fatezero.errors": set(),
     "fatezero.types": set(),
     "fatezero.config": set(),
     "fatezero.shipped": set(),
+    "fatezero.system": set(),
     "fatezero.data": set(),
     "fatezero.attention": set(),
     "fatezero.blending": set(),
@@ -76,7 +77,8 @@ ROOMS: dict[str, set[str]] = {
     "fatezero.cli": {"fatezero", "fatezero.commands", "fatezero.diffusion"},
     "fatezero.__main__": {"fatezero.cli"},
 }
-OF_THE_METRICS = {"fatezero.errors", "fatezero.types", "fatezero.data"}  # all that they know of the editor's package
+# All that the metrics know of the editor's package.
+OF_THE_METRICS = {"fatezero.errors", "fatezero.types", "fatezero.system", "fatezero.data"}
 KNOW_LIGHTNING = {"fatezero.lightning", "fatezero.training", "fatezero.picturebook", "fatezero_eval.scoring"}
 KNOW_LIGHTNING |= {"fatezero_eval.tracking"}
 FIND_FILES = {"fatezero.shipped", "fatezero_eval.pages"}  # may look for files that lie beside their code
@@ -101,7 +103,7 @@ def room_of(module: str) -> str:
 def imported_names(path: Path) -> set[str]:
     """Dotted names of all that a file imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -170,7 +172,7 @@ def test_the_metrics_need_no_editor() -> None:
 
 def detours(path: Path) -> Iterator[str]:
     """What reaches another module or its files in another way than by an import."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Name) and node.id == "__file__":
             yield "__file__"
         if isinstance(node, ast.Call):
@@ -199,7 +201,10 @@ def test_no_name_is_used_twice() -> None:
     paths = [*modules().values(), *(ROOT / "tests").rglob("*.py")]
     names = [path.parent.name if path.stem == "__init__" else path.stem for path in paths if path.stem != "conftest"]
     classes = [
-        node.name for path in paths for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
+        node.name
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
     ]
     for kind in (names, classes):
         assert not {name for name in kind if kind.count(name) > 1}

@@ -1,0 +1,1 @@
+"""What the operating system does for a run: files that appear whole, locks, signals, the terminal."""

@@ -1,0 +1,61 @@
+"""Locks on files, which the system lets go of when their process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
+
+from fatezero.errors import UserError
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock file, which is made here and goes with the lock; whoever comes second waits.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = _taken(lock, wait=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{lock} cannot be written ({reason}); free some space or choose another folder.") from error
+    assert file is not None
+    with file:
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a folder that became read-only keeps an empty file, which nobody holds
+                lock.unlink()
+
+
+def try_lock(lock: Path) -> TextIOWrapper | None:
+    """The open file of a lock, held until it is closed; None where another process holds it.
+
+    Raises:
+        OSError: the lock file cannot be made.
+    """
+    return _taken(lock, wait=False)
+
+
+def _taken(lock: Path, *, wait: bool) -> TextIOWrapper | None:
+    """The open lock file; another process may have taken it away between opening and locking."""
+    while True:
+        file = lock.open("w", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except BaseException:
+            file.close()
+            raise
+        with suppress(FileNotFoundError):
+            if os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
+                return file
+        file.close()
