@@ -9,6 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fatezero.errors import UserError
+from fatezero.system.terminal import quoted
+
 Frames = npt.NDArray[np.uint8]  # F,H,W,3 RGB, 0..255
 
 
@@ -81,6 +84,9 @@ class EditRequest:
         category: style, attribute, object, shape, background or the benchmark's own word.
         seed: belongs to the request, never to a process.
         settings: dotted names of configuration fields set for this request alone.
+
+    Raises:
+        UserError: words are a text rather than a tuple of texts.
     """
 
     id: str
@@ -92,3 +98,12 @@ class EditRequest:
     category: str = ""
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("edited_words", "target_words"):
+            words = getattr(self, name)
+            if isinstance(words, str):
+                raise UserError(
+                    f"{name} is the text {quoted(words)}, of which each letter would be a word; write "
+                    f"{quoted(tuple(words.split()))}."
+                )

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fatezero.errors import UserError
+from fatezero.data import files
+from fatezero.errors import UserError, first_line
+from fatezero.system.terminal import quoted, shortened
+
+MAX_YAML = 1024 * 1024  # bytes: reading YAML takes three to twelve seconds for each million
+MAX_VALUES = 500_000  # of a YAML file, its aliases followed: a few lines can stand for billions
+MAX_NUMBER = 2**63  # what nothing counts and no library takes
+
+_DEEPEST_FIELD = 5  # names and positions that lead to a field whose line is told: data, 0, edit, 0, prompt
+_YAML = "tag:yaml.org,2002:"
+_PARSED = {_YAML + kind for kind in ("null", "bool", "int", "float")}
+_PLAIN = _PARSED | {_YAML + kind for kind in ("str", "seq", "map", "merge")}
 
 Keys = tuple[str | int, ...]  # what leads to a value: names as written, and positions in lists
 Lines = Mapping[Keys, int]
@@ -44,10 +56,10 @@ class Entry:
             lines: line numbers of the whole file, as far as they are known.
             keys: what leads to the entry in the file.
         """
-        name = f"entry {keys[-1] + 1}" if isinstance(keys[-1], int) else f"entry {keys[-1]!r}"
+        name = f"entry {keys[-1] + 1}" if isinstance(keys[-1], int) else f"entry {quoted(keys[-1])}"
         place = f"line {lines[keys]}" if keys in lines else name
         if not isinstance(values, dict):
-            raise UserError(f"{file}, {place}: {values!r} is not an entry; write fields with values.")
+            raise UserError(f"{file}, {place}: {quoted(values)} is not an entry; write fields with values.")
         return cls(file, place, values, {field: lines[*keys, field] for field in values if (*keys, field) in lines})
 
     def restated(self, extras: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
@@ -60,7 +72,7 @@ class Entry:
 
     def where(self, name: str) -> str:
         """File, line or entry, and field."""
-        return f"{self.file}, {self._line_of(name)}, field {name!r}"
+        return f"{self.file}, {self._line_of(name)}, field {quoted(name)}"
 
     def nested(self, name: str, fields: Mapping[str, Any]) -> Entry:
         """The fields of the field `name`."""
@@ -81,24 +93,28 @@ class Entry:
         if value is None:
             raise self.error(name, "missing; add it.")
         if not isinstance(value, str):
-            raise self.error(name, f"{value!r} is not a text; put it in quotes.")
+            raise self.error(name, f"{quoted(value)} is not a text; put it in quotes.")
         return value
 
     def number(self, name: str, kind: type[int] | type[float], default: float | None) -> Any:
-        """A whole number, or with `kind` float any number; None stays None where that is the default."""
+        """A whole number, or with `kind` float any finite one; None stays None where that is the default."""
         value = self.fields.get(name, default)
         if value is None and default is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, kind)):
             wanted = "a whole number" if kind is int else "a number"
-            raise self.error(name, f"{value!r} is not {wanted}.")
+            raise self.error(name, f"{quoted(value)} is not {wanted}.")
+        if not is_finite(value):
+            raise self.error(name, f"{quoted(value)} is too large, or no number.")
         return value
 
     def words(self, name: str) -> tuple[str, ...]:
         """A list of texts, empty by default."""
-        value = self.fields.get(name) or []
+        value = self.fields.get(name, [])
+        if value is None:
+            return ()
         if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
-            raise self.error(name, f"{value!r} is not a list of words; write [one, two].")
+            raise self.error(name, f"{quoted(value)} is not a list of words; write [one, two].")
         return tuple(value)
 
     def items(self, name: str) -> list[Any]:
@@ -110,72 +126,120 @@ class Entry:
 
     def mapping(self, name: str) -> dict[Any, Any]:
         """Names or numbers with values, empty by default."""
-        value = self.fields.get(name) or {}
+        value = self.fields.get(name)
+        if value is None:
+            return {}
         if not isinstance(value, dict):
-            raise self.error(name, f"{value!r} is not a mapping; write `name: value` lines.")
+            raise self.error(name, f"{quoted(value)} is not a mapping; write `name: value` lines.")
         return value
 
 
-def read_text(path: Path) -> str:
-    """The file's text in UTF-8, with or without a byte-order mark."""
+def is_finite(number: float) -> bool:
+    """Whether it is a number in use: no NaN, no infinity, none of hundreds of digits."""
+    return abs(number) < MAX_NUMBER if isinstance(number, int) else math.isfinite(number)
+
+
+def read_text(path: Path, limit: int = files.MAX_TEXT) -> str:
+    """The file's text in UTF-8, with or without a byte-order mark, of at most `limit` bytes."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return files.read_text(path, limit)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file in UTF-8 ({error.reason}); save it as UTF-8.") from None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); write a smaller file, or JSON lines (.jsonl).") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def load_json(path: Path) -> Any:
-    """JSON in which no key stands twice."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in values:
-                raise UserError(f"{path}: {key!r} stands there twice; keep one.")
-            values[key] = value
-        return values
-
+    """JSON of plain values in which no key stands twice."""
     try:
-        return json.loads(read_text(path), object_pairs_hook=unique)
+        return files.parse_json(read_text(path), halves=True)  # which fail their own edit
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from None
-    except RecursionError:
-        raise UserError(f"{path}: not a manifest, its values are nested too deeply.") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON of plain values ({error}).") from None
+
+
+def load_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The number of each line that is not empty, and the JSON that it holds."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = files.parse_json(line, halves=True)
+        except ValueError as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise UserError(f"{path}, line {number}: not JSON of plain values ({reason}).") from None
+        yield number, values
 
 
 def load_yaml(path: Path) -> tuple[Any, Lines]:
     """YAML of plain values in which no key stands twice, and the line of each."""
-    text = read_text(path)
+    text = read_text(path, MAX_YAML)
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
         lines: dict[Keys, int] = {}
-        _note_lines(path, node, (), lines, set())
+        for count, (keys, line, value) in enumerate(_values(path, node)):
+            if count == MAX_VALUES:
+                raise UserError(f"{path} has more than {MAX_VALUES} values, its aliases followed; write fewer.")
+            if len(keys) <= _DEEPEST_FIELD:
+                lines[keys] = line
+            field_there = f", field {quoted(keys[-1])}" if keys and isinstance(keys[-1], str) else ""
+            _check_value(f"{path}, line {line}{field_there}", value, loader)
         return loader.construct_document(node), lines
+    except UserError:
+        raise
     except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not YAML ({error.problem}).") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+        line_there = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line_there}: not YAML ({shortened(str(error.problem), 200)}).") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a manifest, its values are nested too deeply.") from None
+    except Exception as error:  # the parser lets out what odd characters and escapes raise, of many types
+        raise UserError(f"{path}: not YAML ({first_line(error)}).") from None
 
 
-def _note_lines(path: Path, node: yaml.Node, keys: Keys, lines: dict[Keys, int], seen: set[int]) -> None:
-    lines[keys] = node.start_mark.line + 1
-    if id(node) in seen:
-        return  # an alias: following it again could take forever
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _note_lines(path, item, (*keys, index), lines, seen)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            place = (*keys, str(key.value))
-            line = key.start_mark.line + 1
-            if place in lines:
-                raise UserError(f"{path}, line {line}: {key.value!r} stands there twice; keep one.")
-            _note_lines(path, value, place, lines, seen)
-            lines[place] = line
+def _values(path: Path, root: yaml.Node) -> Iterator[tuple[Keys, int, yaml.Node]]:
+    """All values, aliases followed, with what leads there and their line: that of their name, if they have one."""
+    waiting: list[tuple[Keys, int, yaml.Node]] = [((), root.start_mark.line + 1, root)]
+    while waiting:
+        keys, line, node = waiting.pop()
+        if len(keys) > files.MAX_NESTING:
+            raise UserError(f"{path}, line {line}: values are nested too deeply, or hold themselves; write them flat.")
+        yield keys, line, node
+        if isinstance(node, yaml.SequenceNode):
+            items = [((*keys, index), item.start_mark.line + 1, item) for index, item in enumerate(node.value)]
+            waiting += reversed(items)
+        elif isinstance(node, yaml.MappingNode):
+            waiting += reversed(_fields(path, node, keys))
+
+
+def _fields(path: Path, node: yaml.MappingNode, keys: Keys) -> list[tuple[Keys, int, yaml.Node]]:
+    """The names of a mapping, each a value itself, and what stands under them."""
+    found: dict[str, list[tuple[Keys, int, yaml.Node]]] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{path}, line {line}: a list or mapping is no name of a field; write a text.")
+        if key.value in found:
+            raise UserError(f"{path}, line {line}: {quoted(key.value)} stands there twice; keep one.")
+        place = (*keys, key.value)
+        found[key.value] = [(place, line, key), (place, line, value)]
+    return [field for both in found.values() for field in both]
+
+
+def _check_value(where: str, node: yaml.Node, loader: yaml.SafeLoader) -> None:
+    """Refuse dates, sets, binary, tagged and infinite values, which have no place in a manifest."""
+    if node.tag not in _PLAIN or (node.tag in _PARSED and not isinstance(node, yaml.ScalarNode)):
+        kind = shortened(node.tag.removeprefix(_YAML), 100)
+        raise UserError(f"{where}: not YAML of plain values ({kind}); put it in quotes, or write a list.")
+    if node.tag in _PARSED:
+        try:
+            value = loader.construct_object(node)
+        except Exception:  # of many types, where a tag promises what the text is not
+            value = math.nan
+        if value is not None and not is_finite(value):
+            raise UserError(f"{where}: {quoted(node.value)} is too large, or no number.")

@@ -1,39 +1,47 @@
-"""Paths that come from users: opening them, keeping them in their folder, replacing files whole."""
+"""Paths and files that come from users: opening them, keeping them in their folder, reading them within bounds."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import math
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import unicodedata
 from functools import lru_cache
 from hashlib import blake2b, file_digest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted, shortened
 
 
 def open_local(path: str | Path) -> Path:
     """The existing, readable file or folder that `path` names.
 
     Raises:
-        UserError: nothing is there, or it may not be read.
+        UserError: nothing is there, it may not be read, it is neither (a pipe, a device, a socket), or its name is no
+            plain text.
     """
     local = Path(path)
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in str(path)):  # records state it
+        raise UserError(
+            f"{quoted(str(path))} cannot be opened, since its name holds control characters or is no text in UTF-8; "
+            "rename it."
+        )
     try:
         if local.is_dir():
             next(local.iterdir(), None)
         elif stat.S_ISREG(local.stat().st_mode):  # opening a pipe would wait for its writer
             local.open("rb").close()
+        else:
+            raise UserError(f"{path} is neither a file nor a folder but a pipe, a device or a socket; name a file.")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file or folder; check the path.") from None
     except PermissionError:
         raise UserError(f"{path}: permission denied; make it readable for this user.") from None
     except (OSError, ValueError) as error:  # a null byte, a name too long, a failing disk
-        raise UserError(f"{str(path)!r} cannot be opened ({error}); check the path.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{quoted(str(path))} cannot be opened ({reason}); check the path.") from None
     return local
 
 
@@ -51,12 +59,13 @@ def resolve_inside(root: Path | str, path: str, where: str) -> str:
         UserError: `path` is empty, a URL, or leads out of `root`.
     """
     if not path or "\0" in path or "://" in path:
-        raise UserError(f"{where}: {path!r} is not a path of a local file; name one inside {root}.")
+        raise UserError(f"{where}: {quoted(path)} is not a path of a local file; name one inside {root}.")
     given = Path(path)
     escapes = ".." in PurePosixPath(path.replace("\\", "/")).parts
     if escapes or (given.is_absolute() and not (isinstance(root, Path) and given.is_relative_to(root.absolute()))):
         raise UserError(
-            f"{where}: {path!r} leads out of {root}; move the file there, or give the folder that holds it as `root`."
+            f"{where}: {quoted(path)} leads out of {root}; move the file there, or give the folder that holds it as "
+            "`root`."
         )
     return str(root / given) if isinstance(root, Path) else f"{root}/{given.as_posix()}"
 
@@ -66,16 +75,111 @@ def existing_parent(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
 
 
+MAX_TEXT = 64 * 1024 * 1024  # bytes of a text file that is read as a whole
+# Bytes of an image's file, some kinds of which are read as a whole: the largest frame with 64 bits a pixel.
+MAX_IMAGE_FILE = 512 << 20
+MAX_NESTING = 100  # lists and mappings within each other
+MAX_DIGITS = 20  # of a whole number: those of 64 bits have as many, with a sign
+
+
+def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+    """A regular file's text in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, larger than `limit` bytes, or not UTF-8.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device could go on for ever
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return content.decode("utf-8-sig")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds: plain values in which every number is one and no key stands twice.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not such a file.
+    """
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str, *, halves: bool = False) -> Any:
+    r"""Plain values in which every number is one, no key stands twice, and nothing is nested too deeply.
+
+    Args:
+        text: JSON.
+        halves: let texts hold half a character (a lone surrogate such as \\ud800), which no file can hold.
+
+    Raises:
+        ValueError: saying what it is instead.
+    """
+
+    def refuse(number: str) -> float:
+        raise ValueError(f"{shortened(number, 40)} is no number")
+
+    def finite(number: str) -> float:
+        return float(number) if math.isfinite(float(number)) else refuse(number)
+
+    def whole(number: str) -> float:
+        return int(number) if len(number) <= MAX_DIGITS else refuse(number)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise ValueError(f"{quoted(key)} stands there twice; keep one")
+            values[key] = value
+        return values
+
+    try:
+        values = json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite, parse_int=whole)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    _check_values(values, MAX_NESTING, halves=halves)
+    return values
+
+
+def _check_values(values: Any, left: int, *, halves: bool) -> None:
+    """Refuse what is nested too deeply, numbers that are infinite (1e999) and texts that UTF-8 cannot hold."""
+    if left == 0:
+        raise ValueError("its values are nested too deeply")
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ValueError("a number in it is too large")
+    if isinstance(values, str) and not halves:
+        try:
+            values.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text in it holds half a character") from None
+    if isinstance(values, dict | list):
+        for value in (*values, *values.values()) if isinstance(values, dict) else values:
+            _check_values(value, left - 1, halves=halves)
+
+
+MISSING, IRREGULAR = "missing", "no regular file"  # what stands in place of a digest
+
+
 def content_digest(path: Path) -> str:
     """Digest of a file, or of all files in a folder with their names; what is missing is said to be."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
-        return " ".join(f"{file.name}:{content_digest(file)}" for file in files)
+        return " ".join(f"{file.name}:{_frame_digest(file)}" for file in files)
     try:
         about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            return IRREGULAR
         return _file_digest(path, about.st_mtime_ns, about.st_size)
     except OSError:
-        return "missing"
+        return MISSING
+
+
+def _frame_digest(file: Path) -> str:
+    """Of a file among a clip's frames; of one that no reader of images takes, what it is instead."""
+    return IRREGULAR if file.stat().st_size > MAX_IMAGE_FILE else content_digest(file)
 
 
 @lru_cache(maxsize=4096)
@@ -90,50 +194,3 @@ def json_digest(values: Any, bytes_: int = 16) -> str:
     What JSON does not know, such as a date in YAML, counts as its text.
     """
     return blake2b(json.dumps(values, sort_keys=True, default=str).encode(), digest_size=bytes_).hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, or none (see `replacing`).
-
-    Raises:
-        UserError: the folder cannot be made or written, or the disk is full.
-    """
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place, whole, when the block ends without an exception.
-
-    Works for files and for folders. A killed process leaves at most a hidden `.partial` beside the target,
-    never half a target.
-
-    Raises:
-        UserError: the folder cannot be made or written, or the disk is full.
-    """
-    target = Path(path)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        if target.is_dir() and partial.is_dir():  # takes two moves: the old folder steps aside first
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            target.rename(old)
-            try:
-                partial.replace(target)
-            except BaseException:
-                old.rename(target)
-                raise
-            shutil.rmtree(old)
-        else:
-            partial.replace(target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path} cannot be written ({reason}); free some space or choose another folder.") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with suppress(OSError):  # a folder that cannot be written has been named above
-                partial.unlink(missing_ok=True)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fatezero.data.entry import Entry, Lines
+from fatezero.data.files import open_local
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted, shortened
 
 KEY_FRAMES, DEFAULT_KEY_FRAMES = "SparseCausalAttention_index", [-1, "first"]  # of FateZero's `model_config`
 # What the original reads of an entry of `p2p_config`; it passes over anything else.
@@ -129,8 +131,8 @@ def refuse_tuning_config(path: Path, data: Mapping[str, Any]) -> None:
 def _shared_settings(editing: Entry, model: Entry) -> dict[str, Any]:
     """What holds for every edit of a configuration; its defaults are not the paper's."""
     frames = model.fields.get(KEY_FRAMES, DEFAULT_KEY_FRAMES)
-    if not isinstance(frames, list):
-        raise model.error(KEY_FRAMES, f"{frames!r} is not a list of key frames.")
+    if not isinstance(frames, list) or not all(isinstance(frame, int | str) for frame in frames):
+        raise model.error(KEY_FRAMES, f"{quoted(frames)} is not a list of key frames.")
     return {
         "key_frames": our_key_frames(frames),
         "key_frames_min_width": model.number("least_sc_channel", int, 0),
@@ -159,7 +161,9 @@ def fatezero_edit(
         Our `settings`, `edited_words` and `target_words`; and what has no effect in the original.
     """
     target_words = target.split(" ")
-    ignored = [f"{name}: unknown to the original" for name in edit.fields if name not in _P2P_FIELDS]
+    ignored = [
+        f"{shortened(str(name), 100)}: unknown to the original" for name in edit.fields if name not in _P2P_FIELDS
+    ]
     replace = bool(edit.fields.get("is_replace_controller", True))
     if replace and len(source.split(" ")) != len(target_words):
         replace = False
@@ -185,7 +189,7 @@ def fatezero_edit(
 def _present(name: str, words: Iterable[str], prompt: str, which: str, ignored: list[str]) -> list[str]:
     """Words that a prompt holds; the others are noted."""
     there = prompt.split(" ")
-    ignored += [f"{name}: {word!r} is not in the {which}" for word in words if word not in there]
+    ignored += [f"{name}: {quoted(word)} is not in the {which}" for word in words if word not in there]
     return [word for word in words if word in there]
 
 
@@ -202,7 +206,7 @@ def _factors(edit: Entry, ignored: list[str]) -> dict[str, float]:
     stated = edit.nested("eq_params", edit.mapping("eq_params"))
     words, values = stated.words("words"), stated.fields.get("values") or []
     if not isinstance(values, list):
-        raise stated.error("values", f"{values!r} is not a list of numbers.")
+        raise stated.error("values", f"{quoted(values)} is not a list of numbers.")
     if len(words) != len(values):
         ignored.append(f"eq_params: of {len(words)} words and {len(values)} values those that have no partner")
     factors = edit.nested("eq_params", dict(zip(words, values, strict=False)))
@@ -217,7 +221,7 @@ def _blending(
     if not words or not (of_attention or of_latents):
         return {"blending": None}, {}
     if not isinstance(words, list) or not all(isinstance(group, list) for group in words[:2]):
-        raise edit.error("blend_words", f"{words!r} is not [[source words], [target words]].")
+        raise edit.error("blend_words", f"{quoted(words)} is not [[source words], [target words]].")
     edited = _present("blend_words", words[0], source, "source", ignored)
     standing = _present("blend_words", words[1], target, "target", ignored) if len(words) > 1 else []
     if not edited:
@@ -225,8 +229,11 @@ def _blending(
             ignored.append("blend_latents: the original goes by the target's words alone here")
         return {"blending": None}, {}
     thresholds = edit.fields.get("blend_th", [0.3])
+    threshold = thresholds[0] if isinstance(thresholds, list) and thresholds else thresholds
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise edit.error("blend_th", f"{quoted(thresholds)} is not a number, or a list that begins with one.")
     settings = {
-        "blending.threshold": thresholds[0] if isinstance(thresholds, list) else thresholds,
+        "blending.threshold": threshold,
         "blending.self_attention": of_attention,
         "blending.latent_window": _latent_window(steps) if of_latents else None,
         "blending.latent_words": "both" if standing else "source",
@@ -247,7 +254,7 @@ def _latent_window(steps: int) -> list[float] | None:
 def _window(edit: Entry, name: str, value: Any) -> list[float]:
     window = value if isinstance(value, list) else [0.0, value]
     if len(window) != 2 or not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in window):
-        raise edit.error(name, f"{value!r} is not a share of the steps between 0 and 1, or a pair of them.")
+        raise edit.error(name, f"{quoted(value)} is not a share of the steps between 0 and 1, or a pair of them.")
     return [float(end) for end in window]
 
 
@@ -268,7 +275,7 @@ def tgve(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], folder: Path
         if set(entry.fields) == {"Video name"}:
             split = _TGVE_SPLITS.get(video.split()[0].lower())
             if split is None:
-                raise entry.error("Video name", f"{video!r} has no captions and is no known heading.")
+                raise entry.error("Video name", f"{quoted(video)} has no captions and is no known heading.")
             continue
         if split is None:
             raise entry.error("Video name", 'a heading such as "DAVIS Videos:" must come before the first video.')
@@ -308,6 +315,7 @@ def davis(folder: Path) -> Iterator[Entry]:
     frames = folder / "JPEGImages" / "480p"
     if not frames.is_dir():
         raise UserError(f"{folder} holds no JPEGImages/480p; name a manifest file, or the folder of DAVIS.")
+    open_local(frames)
     for sequence in sorted(path.name for path in frames.iterdir() if path.is_dir()):
         masks = f"Annotations/480p/{sequence}"
         yield Entry(
@@ -329,7 +337,7 @@ def pie(path: Path, data: Mapping[str, Any]) -> Iterator[Entry]:
     `truth["mask_rle"]` holds start and length of each run of edited pixels in a 512 x 512 image, row by row.
     """
     for name, values in data.items():
-        entry = Entry.at(path, values, {}, (name,))
+        entry = Entry.at(path, values, {}, (str(name),))
         source, target = entry.text("original_prompt"), entry.text("editing_prompt")
         # "cat dog" names the word in the source and the one in the target.
         blended = entry.text("blended_word", "").split()
@@ -356,4 +364,11 @@ def _in_brackets(prompt: str) -> list[str]:
 
 
 def _first_there(folder: Path, *candidates: str) -> str:
-    return next((path for path in candidates if (folder / path).exists()), candidates[0])
+    return next((path for path in candidates if _is_there(folder / path)), candidates[0])
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long
+        return False

@@ -6,22 +6,27 @@ import csv
 import io
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from fatezero.data import foreign_manifests
-from fatezero.data.entry import Entry, Lines, load_json, load_yaml, read_text
+from fatezero.data.entry import Entry, Lines, load_json, load_json_lines, load_yaml, read_text
 from fatezero.data.files import open_local, resolve_inside
+from fatezero.data.layout import reserved_result_name
 from fatezero.data.remote import is_remote, open_input
 from fatezero.data.video import probe
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted
 from fatezero.types import ClipSpec, EditRequest, FrameSelection
 
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REQUEST_FIELDS = tuple(f.name for f in fields(EditRequest))
 _CLIP_FIELDS = ("path", *(f.name for f in fields(FrameSelection)))
+_TRUTH_MAPPINGS = ("recipe", "target")  # what the world of Picturebook is rendered from
 _TRUTH_PATHS = ("clip", "mask", "flow", "occlusion")
 
 
@@ -50,7 +55,8 @@ class Manifest:
         return tuple(
             f"{name}: has no effect, as in the original: {ignored}"
             for name, extras in self.extras.items()
-            for ignored in extras.get("ignored", ())
+            if isinstance(extras.get("ignored"), list)  # else a benchmark's own word
+            for ignored in extras["ignored"]
         )
 
 
@@ -63,23 +69,26 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
 
     Raises:
         UserError: naming file, line or entry, and field: an unknown, missing or ill-typed field; an id that
-            is there twice or has other characters than letters, digits, '.', '_' and '-'; a path that leads
-            out of `root`.
+            is there twice (capitals count as small letters), is longer than 128 characters, has other ones than
+            letters, digits, '.', '_' and '-', or is a name of the run's own files; a path that leads out of `root`.
     """
     local = open_input(path)
     folder = _folder(path, local, root)
     name, entries = _entries(local, folder)
     requests: dict[str, EditRequest] = {}
+    taken: dict[str, str] = {}
     truth: dict[str, Mapping[str, Any]] = {}
     extras: dict[str, Mapping[str, Any]] = {}
     for entry in entries:
         entry.refuse_unknown((*_REQUEST_FIELDS, "truth"))
         request = _request(entry, folder)
-        if request.id in requests:
-            raise entry.error("id", f"{request.id!r} is taken by an earlier edit; give each its own.")
+        if earlier := taken.get(request.id.lower()):  # some file systems know no capitals
+            by = "an earlier edit" if earlier == request.id else f"the earlier {earlier!r}"
+            raise entry.error("id", f"{request.id!r} is taken by {by}; give each its own, also in small letters.")
+        taken[request.id.lower()] = request.id
         requests[request.id] = request
-        if entry.fields.get("truth"):
-            truth[request.id] = _truth(entry, folder)
+        if known := _truth(entry, folder):
+            truth[request.id] = known
         if entry.extras:
             extras[request.id] = entry.extras
     if not requests:
@@ -239,20 +248,17 @@ def _own_entries(path: Path, data: Any, lines: Lines) -> tuple[str, Iterable[Ent
 
 
 def _jsonl_entries(path: Path) -> Iterator[Entry]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error}).") from None
+    for number, values in load_json_lines(path):
         yield Entry.at(path, values, {("",): number}, ("",))
 
 
 def _csv_entries(path: Path, folder: Path | str) -> Iterator[Entry]:
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
-        if "Video name" in (rows.fieldnames or ()):
+        columns = Counter(rows.fieldnames or ())
+        if columns and (most := columns.most_common(1)[0])[1] > 1:
+            raise UserError(f"{path}, line 1: the column {quoted(most[0])} stands there twice; keep one.")
+        if "Video name" in columns:
             yield from foreign_manifests.tgve(path, _numbered(path, rows), _here(path, folder))
         else:
             for number, row in _numbered(path, rows):
@@ -279,7 +285,7 @@ def _csv_entry(path: Path, line: int, row: Mapping[str, str]) -> Entry:
             try:
                 cells[column] = float(cells[column]) if column == "fps" else int(cells[column])
             except ValueError:
-                raise entry.error(column, f"{cells[column]!r} is not a number.") from None
+                raise entry.error(column, f"{quoted(cells[column])} is not a number.") from None
     for column in ("edited_words", "target_words"):
         if column in cells:
             cells[column] = cells[column].split()
@@ -292,17 +298,15 @@ def _csv_entry(path: Path, line: int, row: Mapping[str, str]) -> Entry:
 def _request(entry: Entry, folder: Path | str | None) -> EditRequest:
     name = entry.text("id")
     if not _ID.fullmatch(name):
-        raise entry.error("id", f"{name!r} may only hold letters, digits, '.', '_' and '-', '.' not in front.")
+        raise entry.error(
+            "id", f"{quoted(name)} may only hold letters, digits, '.', '_' and '-', '.' not in front, at most 128."
+        )
+    if reserved_result_name(name):
+        raise entry.error("id", f"{name!r} could be one of the run's own files; choose another ending.")
     seed = entry.number("seed", int, 0)
     if not 0 <= seed < 2**63:
         raise entry.error("seed", f"{seed} is not between 0 and 2**63.")
-    settings = entry.mapping("settings")
-    try:
-        plain = json.loads(json.dumps(settings)) == settings
-    except (TypeError, ValueError):
-        plain = False
-    if not plain:
-        raise entry.error("settings", f"{settings} must be texts, numbers, lists or mappings under names.")
+    settings = _plain(entry, "settings")
     return EditRequest(
         id=name,
         clip=_clip(entry, folder),
@@ -314,6 +318,18 @@ def _request(entry: Entry, folder: Path | str | None) -> EditRequest:
         seed=seed,
         settings=settings,
     )
+
+
+def _plain(entry: Entry, name: str) -> dict[str, Any]:
+    """A mapping of what JSON knows, which comes back from there unchanged."""
+    stated = entry.mapping(name)
+    try:
+        plain = json.loads(json.dumps(stated, allow_nan=False)) == stated
+    except (TypeError, ValueError, RecursionError):
+        plain = False
+    if not plain:
+        raise entry.error(name, f"{quoted(stated)} must be texts, numbers, lists or mappings under names.")
+    return stated
 
 
 def _one_line(prompt: str) -> str:
@@ -333,7 +349,7 @@ def _clip(entry: Entry, folder: Path | str | None) -> ClipSpec:
     path = clip.text("path")
     fit = clip.text("fit", "crop")
     if fit not in ("crop", "stretch"):
-        raise clip.error("fit", f"{fit!r} is neither 'crop' nor 'stretch'.")
+        raise clip.error("fit", f"{quoted(fit)} is neither 'crop' nor 'stretch'.")
     return ClipSpec(
         path=path if folder is None else resolve_inside(folder, path, clip.where("path")),
         start=clip.number("start", int, 0),
@@ -347,7 +363,40 @@ def _clip(entry: Entry, folder: Path | str | None) -> ClipSpec:
 
 
 def _truth(entry: Entry, folder: Path | str) -> Mapping[str, Any]:
-    stated = entry.mapping("truth")
+    """What is known of the right result: paths, recipes of a rendered world, runs of a mask, free words."""
+    stated = _plain(entry, "truth")
     truth = entry.nested("truth", stated)
+    for key in _TRUTH_MAPPINGS:
+        if key in stated and not truth.mapping(key):
+            raise truth.error(key, "is empty; write `name: value` lines, or leave it out.")
+    runs = stated.get("mask_rle", [])
+    if not isinstance(runs, list) or not all(type(number) is int and number >= 0 for number in runs):
+        raise truth.error("mask_rle", f"{quoted(runs)} is not a list of whole numbers (starts and lengths).")
     paths = {key: resolve_inside(folder, truth.text(key), truth.where(key)) for key in _TRUTH_PATHS if key in stated}
     return {**stated, **paths}
+
+
+def check_texts(request: EditRequest) -> None:
+    """See to it that what an edit says can be written into its records.
+
+    A manifest is not refused for it, since its other edits can be made.
+
+    Raises:
+        UserError: a prompt, a word, the category or a setting holds half a character (a lone surrogate), or a control
+            character other than a line's end and a tab.
+    """
+    texts = {
+        "source_prompt": request.source_prompt,
+        "target_prompt": request.target_prompt,
+        "edited_words": " ".join(request.edited_words),
+        "target_words": " ".join(request.target_words),
+        "category": request.category,
+        "settings": json.dumps(dict(request.settings), ensure_ascii=False),
+    }
+    for name, text in texts.items():
+        for character in text:
+            if unicodedata.category(character) in {"Cs", "Cc"} and character not in "\n\t":
+                raise UserError(
+                    f"edit {request.id}, field '{name}': it holds the character {quoted(character)}, which cannot be "
+                    "written; take it out."
+                )

@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from fatezero.data.decode import open_video
-from fatezero.data.encode import side_by_side, write_frames, write_video
+from fatezero.data.encode import FASTEST, SLOWEST, side_by_side, write_frames, write_video
 from fatezero.data.images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, open_animation, open_folder
 from fatezero.data.remote import open_input
-from fatezero.data.source import Frame, Source
+from fatezero.data.source import MAX_FRAMES, Frame, Source, naming
 from fatezero.errors import UserError
 from fatezero.types import Clip, ClipSpec, Frames
 
 __all__ = ["VideoInfo", "iter_frames", "probe", "read_clip", "side_by_side", "write_frames", "write_video"]
 
 UNTIMED_FPS = 8.0  # for images, which state no rate
+MAX_ASKED_SIDE = 8192  # rows or columns asked for: 8K video, more than any checkpoint takes
+MEMORY_SHARE = 0.5  # of the memory that is available, for a decoded clip: the work needs the rest
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ def read_clip(spec: ClipSpec) -> Clip:
         uint8 frames F,H,W,3 RGB with their rate, and notes that say how they came about.
 
     Raises:
-        UserError: the file is missing, not readable, not a video or damaged; it has too few frames; the
-            spec is impossible.
+        UserError: the file is missing, not readable, not a video or damaged; it has too few frames, or more than
+            the memory holds; the spec is impossible.
     """
     plan = _plan(spec)
+    _check_memory(plan, len(plan.indices))
     frames = np.empty((len(plan.indices), plan.height, plan.width, 3), dtype=np.uint8)
-    for index, frame in enumerate(plan.source.decode(plan.indices)):
-        frames[index] = plan.scale(frame)
+    for index, frame in enumerate(plan.decoded()):
+        frames[index] = frame
     return Clip(frames, plan.fps, plan.notes)
 
 
@@ -79,9 +83,10 @@ def iter_frames(clip: str | Path | ClipSpec, chunk: int) -> Iterator[Frames]:
         UserError: as `read_clip`.
     """
     plan = _plan(clip)
+    _check_memory(plan, min(chunk, len(plan.indices)))
     frames: list[Frame] = []
-    for frame in plan.source.decode(plan.indices):
-        frames.append(plan.scale(frame))
+    for frame in plan.decoded():
+        frames.append(frame)
         if len(frames) == chunk:
             yield np.stack(frames)
             frames.clear()
@@ -99,15 +104,26 @@ class _Plan:
     scale: Callable[[Frame], Frame]
     notes: tuple[str, ...]
 
+    def decoded(self) -> Iterator[Frame]:
+        """The frames, at their size; decoders' errors, whatever they are, name the file."""
+        with naming(self.source.path, "a clip"):
+            yield from map(self.scale, self.source.decode(self.indices))
+
 
 def _plan(clip: str | Path | ClipSpec) -> _Plan:
     spec = clip if isinstance(clip, ClipSpec) else ClipSpec(path=str(clip))
     _check(spec)
-    source = _open(spec.path)
+    with naming(spec.path, "a clip"):
+        source = _open(spec.path)
     shown, fps, rate_notes = _at_rate(source, spec.fps)
     indices, range_notes = _in_range(spec, shown)
     height, width = spec.height or source.height, spec.width or source.width
     scale, size_notes = _to_size(source, height, width, spec.fit)
+    if not SLOWEST <= fps / spec.stride <= FASTEST:
+        raise UserError(
+            f"{spec.path}: {fps / spec.stride:g} frames a second is no rate of a video ({SLOWEST} to {FASTEST}); ask "
+            "for another fps or stride, or re-encode the clip at its true rate."
+        )
     notes = (*source.notes, *rate_notes, *range_notes, *size_notes)
     return _Plan(source, indices, fps / spec.stride, height, width, scale, notes)
 
@@ -116,8 +132,6 @@ def _open(path: str) -> Source:
     local = open_input(path)
     if local.is_dir():
         return open_folder(local)
-    if not local.is_file():
-        raise UserError(f"{path} is neither a file nor a folder; name a video file or a folder of images.")
     if local.stat().st_size == 0:
         raise UserError(f"{path} is empty; copy or download it again.")
     if local.suffix.lower() in {*IMAGE_SUFFIXES, *ANIMATION_SUFFIXES}:
@@ -130,10 +144,25 @@ def _check(spec: ClipSpec) -> None:
         value = getattr(spec, name)
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"clip {spec.path}: {name} is {value}; it must be above zero.")
+    for name in ("height", "width"):
+        if (getattr(spec, name) or 0) > MAX_ASKED_SIDE:
+            raise UserError(f"clip {spec.path}: {name} is {getattr(spec, name)}; ask for at most {MAX_ASKED_SIDE}.")
+    if spec.fps is not None and not SLOWEST <= spec.fps <= FASTEST:
+        raise UserError(f"clip {spec.path}: fps is {spec.fps}; choose between {SLOWEST} and {FASTEST}.")
     if spec.start < 0:
         raise UserError(f"clip {spec.path}: start is {spec.start}; frames are counted from 0.")
     if spec.fit not in ("crop", "stretch"):
         raise UserError(f"clip {spec.path}: fit is {spec.fit!r}; choose 'crop' or 'stretch'.")
+
+
+def _check_memory(plan: _Plan, frames: int) -> None:
+    """Refuse, before anything is allocated, what would not fit into the memory beside the work."""
+    needed, available = frames * plan.height * plan.width * 3, MEMORY_SHARE * psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            f"{plan.source.path}: {frames} frames of {plan.width}x{plan.height} need {needed / 1e9:.1f} GB, but "
+            f"{available / 1e9:.1f} GB may be used (half of what is free); ask for fewer frames or a smaller size."
+        )
 
 
 def _at_rate(source: Source, fps: float | None) -> tuple[Sequence[int], float, list[str]]:
@@ -146,6 +175,11 @@ def _at_rate(source: Source, fps: float | None) -> tuple[Sequence[int], float, l
         return range(count), source.fps, []
     slack = 0.05  # of a tick: containers round times, many to milliseconds
     ticks = max(1, math.ceil(source.duration * fps - slack))
+    if ticks > MAX_FRAMES:
+        raise UserError(
+            f"{source.path} lasts {source.duration:g} s, which makes {ticks} frames at {fps:g} a second (at most "
+            f"{MAX_FRAMES}); ask for a lower fps, or cut the file into shorter ones."
+        )
     shown = np.searchsorted(np.asarray(source.times), (np.arange(ticks) + slack) / fps, side="right") - 1
     repeated = ticks - len(np.unique(shown))
     note = f"Resampled from {source.fps:g} to {fps:g} frames a second: {count} frames became {ticks}"

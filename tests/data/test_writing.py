@@ -1,5 +1,6 @@
 """Video files, PNG frames and panels: what is in them, whether they are whole and always the same."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.files import replacing
 from fatezero.data.video import iter_frames, probe, read_clip, side_by_side, write_frames, write_video
 from fatezero.errors import UserError
+from fatezero.system.publishing import replacing
 from fatezero.types import ClipSpec
 
 COLOURS = [
@@ -24,6 +25,9 @@ COLOURS = [
     (128, 128, 128),
     (200, 80, 40),
 ]
+
+
+WIDE = np.zeros((2, 2, 16_384, 3), np.uint8)
 
 
 def bars(count=5, height=32):
@@ -67,6 +71,39 @@ def test_same_frames_same_bytes(tmp_path, name):
     write_video(tmp_path / "second" / name, iter(bars()), 10)
     assert (tmp_path / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     assert not hidden(tmp_path)
+
+
+OTHER_HEAP = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from fatezero.data.video import write_video
+blurred = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8))
+for count, height, width in ((8, 64, 96), (40, 64, 64)):
+    wide = np.asarray(blurred.resize((2 * width, 2 * height)))
+    frames = np.stack([wide[index : index + height, index : index + width] for index in range(count)])
+    for path in map(Path, sys.argv[1:]):
+        for _ in range(2):
+            write_video(path, frames, 8)
+            print(count, path.name, hashlib.blake2b(path.read_bytes()).hexdigest())
+"""
+
+
+def test_same_bytes_whatever_lies_in_fresh_memory(tmp_path):
+    """The C library fills memory that it hands out with a byte of our choice: no encoder may read it unwritten."""
+    names = ("a.mp4", "a.webm", "a.gif", "a.webp")
+    said = set()
+    for filling in ("0", "85", "255"):
+        done = subprocess.run(
+            [sys.executable, "-c", OTHER_HEAP, *(str(tmp_path / name) for name in names)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "MALLOC_PERTURB_": filling},
+        )
+        said |= set(done.stdout.splitlines())
+    assert len(said) == 2 * len(names)
 
 
 def test_odd_sizes_get_their_edge_twice_and_say_so(tmp_path):
@@ -124,7 +161,10 @@ def test_frames_may_come_one_at_a_time(tmp_path):
         ("a", bars(), 25, "choose .mp4"),
         ("a.mp4", bars()[:0], 25, "no frames to write"),
         ("a.mp4", bars(), 0, "0 frames a second cannot be written"),
-        ("a.gif", bars(), 60, "choose between 0.1 and 50"),
+        ("a.gif", bars(), 60, "choose between 0.01 and 50"),
+        *((f"a.{kind}", WIDE, 25, "16384x2 pixels cannot be written") for kind in ("mp4", "webm", "gif", "webp")),
+        ("a.mp4", np.zeros((2, 0, 8, 3), np.uint8), 25, "has no pixels"),
+        ("a.mp4", bars(), float("nan"), "nan frames a second cannot be written"),
         ("a.mp4", [bars()[0], bars()[0][:8]], 25, r"a frame is \(8, 128, 3\) uint8, not \(32, 128, 3\)"),
     ],
 )
@@ -243,7 +283,7 @@ def test_replacing_shows_nothing_until_it_is_done(tmp_path):
     with replacing(target) as partial:
         partial.write_text("half")
         assert not target.exists()
-        assert partial.parent == target.parent
+        assert partial.parent.parent == target.parent
     assert target.read_text() == "half"
 
 
