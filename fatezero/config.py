@@ -6,11 +6,15 @@ an ablation is `dataclasses.replace(full, …)`. Light on purpose: importing thi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
+from numbers import Real
 from typing import Literal
 
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted
 
 StepWindow = tuple[float, float]  # [start, end) as fractions of the denoising steps
 KeyFrame = int | Literal["self", "first", "middle", "last"]
@@ -18,9 +22,37 @@ KeyFrame = int | Literal["self", "first", "middle", "last"]
 ANCHORS = ("first", "middle", "last")
 
 
+MAX_STEPS = 1000  # noise levels that checkpoints are trained on
+MAX_GUIDANCE = 1000.0
+MAX_DOWNSAMPLING = 1024
+MAX_WIDTH = 1_000_000  # channels of a layer
+MAX_FRAMES = 1_000_000  # in one call, or away from a key frame
+MAX_FACTOR = 1000.0  # of a word's attention
+MAX_GB = 1e6
+MAX_THREADS = max(1024, 4 * (os.cpu_count() or 1))  # far more end the process
+
+
+def check_number(name: str, value: float | None, least: float, most: float) -> None:
+    """Refuse what is no number between two bounds; None is left to mean "by default".
+
+    Raises:
+        UserError: for a number out of bounds, NaN, and what is no number.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= most:
+        bounds = f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
+        raise UserError(f"{name} is {quoted(value)}: it is a number {bounds}.")
+
+
 def _check_window(name: str, window: StepWindow | None) -> None:
     if window is not None and not 0.0 <= window[0] <= window[1] <= 1.0:
-        raise UserError(f"{name} is {tuple(window)}: a window is (start, end) with 0 <= start <= end <= 1.")
+        raise UserError(f"{name} is {quoted(tuple(window))}: a window is (start, end) with 0 <= start <= end <= 1.")
+
+
+def _check_word(name: str, word: str) -> None:
+    if not word.split():
+        raise UserError(f"{name} names the word {quoted(word)}: give a word of the target prompt.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +82,12 @@ class FusionConfig:
         _check_window("fusion.cross_window", self.cross_window)
         _check_window("fusion.self_window", self.self_window)
         for word, window in self.word_windows.items():
-            _check_window(f"fusion.word_windows[{word!r}]", window)
-        if self.min_downsampling < 1:
-            raise UserError(f"fusion.min_downsampling is {self.min_downsampling}: it is at least 1.")
+            _check_word("fusion.word_windows", word)
+            _check_window(f"fusion.word_windows[{quoted(word)}]", window)
+        for word, factor in self.reweight.items():
+            _check_word("fusion.reweight", word)
+            check_number(f"fusion.reweight[{quoted(word)}]", factor, -MAX_FACTOR, MAX_FACTOR)
+        check_number("fusion.min_downsampling", self.min_downsampling, 1, MAX_DOWNSAMPLING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +111,8 @@ class BlendingConfig:
 
     def __post_init__(self) -> None:
         _check_window("blending.latent_window", self.latent_window)
-        if self.mask_downsampling < 1:
-            raise UserError(f"blending.mask_downsampling is {self.mask_downsampling}: it is at least 1.")
+        check_number("blending.threshold", self.threshold, 0, 1)
+        check_number("blending.mask_downsampling", self.mask_downsampling, 1, MAX_DOWNSAMPLING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +145,12 @@ class MethodConfig:
     sdedit_strength: float | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps is {self.steps}: at least one step is needed.")
-        if self.guidance_scale < 1:
-            raise UserError(f"guidance_scale is {self.guidance_scale}: 1 is no guidance, more is stronger.")
+        check_number("steps", self.steps, 1, MAX_STEPS)
+        check_number("guidance_scale (1 is no guidance, more is stronger)", self.guidance_scale, 1, MAX_GUIDANCE)
+        check_number("key_frames_min_width", self.key_frames_min_width, 0, MAX_WIDTH)
+        for frame in self.key_frames:
+            if not isinstance(frame, str):
+                check_number("key_frames", frame, -MAX_FRAMES, MAX_FRAMES)
         if self.sdedit_strength is not None:
             if not 0.0 < self.sdedit_strength <= 1.0:
                 raise UserError(f"sdedit_strength is {self.sdedit_strength}: it lies in (0, 1].")
@@ -125,7 +162,7 @@ class MethodConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """What may change time and memory, never the result beyond rounding.
+    """What may change time and memory, never the result beyond rounding: equal values give equal bytes.
 
     Attributes:
         device: where the networks run; "auto" takes CUDA, then MPS, then the CPU.
@@ -135,7 +172,8 @@ class RuntimeConfig:
             the edit, "qk" keeps its queries and keys, "maps" keeps the maps as the original does; "auto" is "qk"
             where it fits the budget, otherwise "recompute".
         store: where "qk" and "maps" keep their tensors.
-        memory_gb: budget for them in units of 1e9 bytes; None is half of what is free.
+        memory_gb: budget of each process for them in units of 1e9 bytes. "auto" goes by it alone, never by what is
+            free, as backends round differently: equal requests give equal bytes.
         chunk: frames in one UNet call beside the anchors; None is 16 where frames meet only through anchors,
             otherwise the whole clip.
     """
@@ -144,11 +182,9 @@ class RuntimeConfig:
     dtype: Literal["auto", "float16", "bfloat16", "float32", "float64"] = "auto"
     backend: Literal["auto", "recompute", "qk", "maps"] = "auto"
     store: Literal["device", "host", "disk"] = "host"
-    memory_gb: float | None = None
+    memory_gb: float = 2.0
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and self.chunk < 1:
-            raise UserError(f"chunk is {self.chunk}: at least one frame is needed.")
-        if self.memory_gb is not None and self.memory_gb < 0:
-            raise UserError(f"memory_gb is {self.memory_gb}: a budget is not negative.")
+        check_number("chunk", self.chunk, 1, MAX_FRAMES)
+        check_number("memory_gb", self.memory_gb, 0, MAX_GB)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.terminal import say
+
 
 def convert(source: Path, out: Path) -> int:
     """Convert and say where the checkpoint is; returns 0.
@@ -14,5 +16,5 @@ def convert(source: Path, out: Path) -> int:
     """
     from fatezero.diffusion.conversion import convert_tune_a_video
 
-    print(convert_tune_a_video(source, out))
+    say(convert_tune_a_video(source, out))
     return 0

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shlex
-import sys
+from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
-from fatezero.errors import UserError
+from fatezero.errors import UnforeseenError, UserError, attempt
+from fatezero.system.publishing import replace_text
+from fatezero.system.terminal import complain, say
 from fatezero.training.tuning_config import TuningConfig
 from fatezero.types import FrameSelection
+
+TRACE = "failure.log"  # beside what a tuning writes
 
 
 def tune(options: TuningConfig) -> int:
@@ -26,13 +32,20 @@ def tune(options: TuningConfig) -> int:
         return _tell(options)
     failed = 0
     for one in _each_clip(options):
-        print(f"{one.out}: {one.prompt}")
-        try:
-            _tell(one)
-        except UserError as error:  # one clip's mistake stops no other
-            print(f"fatezero: {one.clip}: {error}", file=sys.stderr)
+        say(f"{one.out}: {one.prompt}")
+        made = attempt(partial(_tell, one))
+        if isinstance(made, UserError):  # one clip's failure stops no other
+            complain(f"{one.clip}: {made}")
+            _keep_trace(made, one.out)
             failed = 1
     return failed
+
+
+def _keep_trace(failure: UserError, out: Path) -> None:
+    """Where nobody foresaw an error, its trace helps whoever mends it."""
+    if isinstance(failure, UnforeseenError) and failure.__cause__ is not None:
+        with suppress(UserError):  # the disk may be what failed
+            replace_text(out / TRACE, "".join(format_exception(failure.__cause__)))
 
 
 def _tell(options: TuningConfig) -> int:
@@ -40,7 +53,7 @@ def _tell(options: TuningConfig) -> int:
 
     model = tune_one(options)
     prompt = shlex.quote(options.prompt or "")
-    print(f"try: fatezero edit --model {model} --clip {options.clip} --source {prompt} --target …")
+    say(f"try: fatezero edit --model {model} --clip {options.clip} --source {prompt} --target …")
     return 0
 
 

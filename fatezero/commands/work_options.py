@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fatezero.config import MAX_FRAMES, MAX_GB, MAX_THREADS, check_number
 from fatezero.errors import UserError
+
+MAX_PROCESSES = 1024
+LEAST_GB = 1e-9  # a byte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,8 @@ class WorkOptions:
         num_nodes: machines; SLURM or torchrun starts the processes on them.
         segment: longer clips are cut into segments of this many frames, which processes share; needs norm_scope
             'frame' and key frames of self, first, middle, last. By default a clip is one process's.
-        threads: CPU threads of each process; by default the cores are shared out. Equal numbers give equal bytes.
+        threads: CPU threads of each process. One by default: sums are rounded otherwise by another number of
+            threads, so the bytes of a result would follow from the machine; more processes give the same bytes.
         cache: folder in which inversions are kept and found again; none are kept by default.
         cache_gb: bound of that folder in units of 1e9 bytes; the least recently used go first.
         disk_gb: what results may take in units of 1e9 bytes; by default what is free.
@@ -27,20 +32,18 @@ class WorkOptions:
     devices: int = 1
     num_nodes: int = 1
     segment: int | None = None
-    threads: int | None = None
+    threads: int = 1
     cache: Path | None = None
     cache_gb: float | None = None
     disk_gb: float | None = None
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("devices", "num_nodes", "segment", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")
-        for name in ("cache_gb", "disk_gb"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"--{name.replace('_', '-')} is {value}: a budget is more than nothing.")
+        check_number("--devices", self.devices, 1, MAX_PROCESSES)
+        check_number("--num-nodes", self.num_nodes, 1, MAX_PROCESSES)
+        check_number("--segment", self.segment, 1, MAX_FRAMES)
+        check_number("--threads", self.threads, 1, MAX_THREADS)
+        check_number("--cache-gb", self.cache_gb, LEAST_GB, MAX_GB)
+        check_number("--disk-gb", self.disk_gb, LEAST_GB, MAX_GB)
         if self.cache_gb is not None and self.cache is None:
             raise UserError("--cache-gb was given without --cache, the folder it bounds.")

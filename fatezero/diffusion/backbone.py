@@ -22,14 +22,19 @@ from fatezero.diffusion.checkpoint import (
     checkpoint_folder,
     pixels_per_latent,
 )
-from fatezero.diffusion.ddim import PredictionType
+from fatezero.diffusion.components import load_parts
+from fatezero.diffusion.ddim import PredictionType, schedule
 from fatezero.diffusion.motion_unet import with_motion
 from fatezero.diffusion.temporal_weights import load_temporal
-from fatezero.errors import UserError
+from fatezero.diffusion.vetting import vet_adapter, vet_checkpoint
+from fatezero.errors import UserError, first_line
+from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNetMotionModel
+
+MAX_SCALE = 1e4  # of latents; 0.13 to 1.5 in checkpoints that are in use
 
 
 def choose_device(name: str) -> torch.device:
@@ -96,7 +101,7 @@ class Backbone:
             motion_adapter: a folder in the layout of diffusers' MotionAdapter, a hub id, or "picturebook-motion".
 
         Raises:
-            UserError: if one is missing, not of that layout, has no safetensors weights, or does not fit the other.
+            UserError: if one is missing, not of that layout, does not fit the other, or lacks weights; see `vetting`.
         """
         folder = checkpoint_folder(checkpoint)
         adapter = adapter_folder(motion_adapter)
@@ -131,7 +136,7 @@ class Backbone:
             scheduler_config=dict(pipe.scheduler.config),
             adapter=adapter,
         )
-        backbone._check_unet()
+        backbone._check_parts()
         return backbone
 
     @property
@@ -276,21 +281,24 @@ class Backbone:
                 f"set height and width, for example to {fitting}."
             )
 
-    def _check_unet(self) -> None:
-        config = self.unet.config
-        latent = int(self.vae.config.latent_channels)
-        known = {"UNet2DConditionModel", "UNetMotionModel"}
-        if self.unet.__class__.__name__ not in known or config.addition_embed_type is not None:
-            raise UserError(
-                f"{self.name} is not a Stable Diffusion 1.x or 2.x checkpoint: its UNet is of another kind."
-            )
+    def _check_parts(self) -> None:
+        config, scale = self.unet.config, self.vae.config.scaling_factor
+        latent, width = int(self.vae.config.latent_channels), self.text_encoder.config.hidden_size
+        if not isinstance(scale, int | float) or not 0 < scale < MAX_SCALE:
+            raise UserError(f"{self.name}: vae/config.json: scaling_factor is {quoted(scale)}: it is 0.18215 or alike.")
         if config.in_channels != latent:
             raise UserError(
                 f"{self.name} has a UNet for {config.in_channels} channels and latents of {latent}: inpainting and "
                 "other conditioned checkpoints are not supported, use a text-to-image one."
             )
+        if width != (config.encoder_hid_dim or config.cross_attention_dim):
+            raise UserError(
+                f"{self.name} has a text encoder of width {width} and a UNet for {quoted(config.cross_attention_dim)}: "
+                "they do not belong together; get the checkpoint again."
+            )
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(f"{self.name} predicts '{self.prediction_type}'; epsilon and v_prediction are supported.")
+            raise UserError(f"{self.name} predicts {quoted(self.prediction_type)}: epsilon and v_prediction are known.")
+        schedule(self.scheduler_config, 1)
         _ = self.sites
 
 
@@ -298,28 +306,29 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     """The checkpoint as a diffusers pipeline, on the CPU.
 
     Raises:
-        UserError: if diffusers cannot make one of it.
+        UserError: if its files say what they should not, or weights are missing, of other shapes or not finite.
     """
-    from diffusers import DiffusionPipeline  # noqa: PLC0415  (seconds to import)
+    from diffusers import AnimateDiffPipeline, StableDiffusionPipeline  # noqa: PLC0415  (seconds to import)
     from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # what they warn of is refused
+    layout = vet_checkpoint(folder)
+    parts = load_parts(folder, layout, dtype)
+    animated = layout.pipeline == "AnimateDiffPipeline"
+    if animated and layout.classes["unet"] == "UNet2DConditionModel":
+        vet_adapter(folder / "motion_adapter")
+        parts["unet"] = with_motion(parts["unet"], folder / "motion_adapter", f"{folder}/motion_adapter")
     try:
-        return DiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
-            local_files_only=True,
+        if animated:
+            return AnimateDiffPipeline(**parts, motion_adapter=None)
+        return StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False
         )
-    except Exception as error:  # diffusers raises a dozen kinds for a damaged folder
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder} does not load as a Stable Diffusion checkpoint: {reason}") from error
+    except Exception as error:  # a value of any wrong type
+        raise UserError(f"{folder} makes no {layout.pipeline} ({first_line(error)}): get it again.") from error
 
 
 def to_unit_range(frames: Frames) -> Tensor:

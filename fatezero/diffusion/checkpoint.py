@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,31 +10,28 @@ from typing import Any
 
 from fatezero import shipped
 from fatezero.data.video import probe
+from fatezero.diffusion.vetting import read_config, vet_adapter, vet_checkpoint
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted
 from fatezero.types import ClipSpec
 
-WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+MAX_SIDE = 1024  # of the latents that a UNet is trained on
 CLIP = "{clip}"  # in a model's name: one model for each clip
 TEMPORAL = "temporal"  # folder of a tuned checkpoint's temporal layers
 
 
 def checkpoint_folder(checkpoint: str) -> Path:
-    """Where a checkpoint's files are: a folder as it is, "picturebook" as shipped, anything else from the hub.
+    """Where a checkpoint's vetted files are: a folder as it is, "picturebook" as shipped, anything else from the hub.
 
     Raises:
-        UserError: if there is no such checkpoint, or it has no safetensors weights.
+        UserError: if there is no such checkpoint, or its files say what no Stable Diffusion checkpoint says.
     """
     folder = shipped.CHECKPOINT if checkpoint == "picturebook" else Path(checkpoint).expanduser()
     if not folder.is_dir():
         folder = _download(checkpoint)
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{checkpoint} has no model_index.json: give a folder in diffusers' Stable Diffusion layout.")
-    for part in WEIGHTED_PARTS:
-        if not any((folder / part).glob("*.safetensors")):
-            raise UserError(
-                f"{checkpoint} has no safetensors weights in {part}/; other formats can run code and are not read. "
-                "Save it again with save_pretrained(..., safe_serialization=True)."
-            )
+    vet_checkpoint(folder)
     return folder
 
 
@@ -93,10 +89,10 @@ def example_of(model: str) -> str:
 
 
 def adapter_folder(adapter: str | None) -> Path | None:
-    """Where a motion adapter's files are: a folder, "picturebook-motion" as shipped, anything else from the hub.
+    """Where a motion adapter's vetted files are: a folder, "picturebook-motion" as shipped, anything else from the hub.
 
     Raises:
-        UserError: if there is no such adapter, or it has no safetensors weights.
+        UserError: if there is no such adapter, or its files say what no motion adapter says.
     """
     if adapter is None:
         return None
@@ -108,6 +104,7 @@ def adapter_folder(adapter: str | None) -> Path | None:
             f"{adapter} has no config.json with safetensors weights beside it: give a folder in the layout of "
             "diffusers' MotionAdapter."
         )
+    vet_adapter(folder)
     return folder
 
 
@@ -116,7 +113,7 @@ def checkpoint_digest(*folders: Path | None) -> str:
     digest = hashlib.sha256()
     for folder in filter(None, folders):
         for path in sorted(folder.rglob("*")):
-            if path.suffix in {".json", ".txt", ".safetensors"}:
+            if path.suffix in {".json", ".txt", ".safetensors"} and path.is_file():
                 digest.update(path.relative_to(folder).as_posix().encode())
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -135,15 +132,19 @@ def native_size(folder: Path) -> tuple[int, int]:
     Raises:
         UserError: if the checkpoint's configurations cannot be read.
     """
+    unet, vae = (read_config(folder / part / "config.json") for part in ("unet", "vae"))
+    sample = unet.get("sample_size")
+    sides = sample if isinstance(sample, list) and len(sample) == 2 else [sample]
+    if not all(type(side) is int and 0 < side <= MAX_SIDE for side in sides):
+        raise UserError(
+            f"{folder}/unet/config.json: sample_size is {quoted(sample)}: it is the side of the latents, 64 for frames "
+            "of 512 x 512; get the checkpoint again."
+        )
     try:
-        unet = json.loads((folder / "unet" / "config.json").read_text())
-        vae = json.loads((folder / "vae" / "config.json").read_text())
-        sample = unet["sample_size"]
         scale = pixels_per_latent(vae)
-        side = (min(sample) if isinstance(sample, list) else sample) * scale
-        return side, scale * 2 ** (len(unet["down_block_types"]) - 1)
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{folder} has no readable unet/config.json and vae/config.json ({error}).") from error
+        return min(sides) * scale, scale * 2 ** (len(unet["down_block_types"]) - 1)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder}: unet/config.json and vae/config.json do not say their levels ({error}).") from error
 
 
 def fitting_size(height: int, width: int, native: int, unit: int) -> tuple[int, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fatezero.errors import UserError
+from fatezero.errors import UserError, first_line
 
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -41,12 +42,11 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
         `steps` moves; the first one leaves the clean latent.
 
     Raises:
-        UserError: for more steps than half the training levels, or a schedule that ends in pure noise.
+        UserError: for more steps than half the training levels, a schedule that ends in pure noise, or a configuration
+            that describes none.
     """
-    from diffusers import DDIMScheduler  # noqa: PLC0415  (seconds to import)
-
-    scheduler = DDIMScheduler.from_config(dict(scheduler_config))
-    levels = int(scheduler.config.num_train_timesteps)
+    scheduler = _scheduler(scheduler_config)
+    levels = len(scheduler.alphas_cumprod)
     if steps > levels // 2:
         raise UserError(f"steps is {steps}: of the checkpoint's {levels} noise levels take at most {levels // 2}.")
     if float(scheduler.alphas_cumprod[-1]) == 0:
@@ -54,14 +54,41 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
             "The checkpoint's schedule ends in pure noise (zero terminal signal), from where DDIM has no way back: "
             "use one without rescale_betas_zero_snr."
         )
-    scheduler.set_timesteps(steps)
+    try:
+        scheduler.set_timesteps(steps)
+        ascending = [int(t) for t in scheduler.timesteps.flip(0)]
+    except Exception as error:  # a value of any wrong type
+        raise UserError(f"The checkpoint's scheduler places no steps: {first_line(error)}.") from error
+    if len(ascending) != steps or not 0 <= min(ascending) <= max(ascending) < levels:
+        raise UserError(
+            f"The checkpoint's scheduler places {steps} steps outside its {levels} noise levels: mend steps_offset or "
+            "timestep_spacing in its scheduler_config.json."
+        )
     stride = levels // steps
 
     def alpha(timestep: int) -> float:
         return float(scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod)
 
-    ascending = [int(t) for t in scheduler.timesteps.flip(0)]
     return tuple(Step(t, alpha(t - stride), alpha(t)) for t in ascending)
+
+
+def _scheduler(config: Mapping[str, Any]) -> Any:
+    """DDIM's noise levels by a checkpoint's configuration, which loses signal from each level to the next."""
+    from diffusers import DDIMScheduler  # noqa: PLC0415  (seconds to import)
+
+    try:
+        scheduler = DDIMScheduler.from_config(dict(config))
+        levels = [1.0, *scheduler.alphas_cumprod.tolist()]
+    except Exception as error:  # a value of any wrong type
+        raise UserError(
+            f"The checkpoint's scheduler_config.json describes no noise schedule ({first_line(error)}): get it again."
+        ) from error
+    if not all(0 <= noisier <= cleaner for cleaner, noisier in pairwise(levels)):
+        raise UserError(
+            "The checkpoint's scheduler_config.json describes a schedule whose signal does not fall from 1 to 0: mend "
+            "beta_start, beta_end or trained_betas."
+        )
+    return scheduler
 
 
 def predicted_noise(output: Tensor, x: Tensor, alpha: float, prediction_type: PredictionType) -> Tensor:

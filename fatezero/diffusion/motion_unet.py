@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from fatezero.errors import UserError
+from fatezero.diffusion.components import check_description, load_motion_adapter
+from fatezero.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNetMotionModel
@@ -24,12 +25,9 @@ def with_motion(unet: UNet2DConditionModel, adapter: Path, name: str) -> UNetMot
     Raises:
         UserError: if the adapter does not load, or was made for a UNet of another shape.
     """
-    from diffusers import MotionAdapter, UNetMotionModel  # noqa: PLC0415  (seconds to import)
+    from diffusers import UNetMotionModel  # noqa: PLC0415  (seconds to import)
 
-    try:
-        modules = MotionAdapter.from_pretrained(adapter, dtype=unet.dtype, use_safetensors=True, local_files_only=True)
-    except Exception as error:  # diffusers raises a dozen kinds for a damaged folder
-        raise UserError(f"{name} does not load as a motion adapter: {_first_line(error)}") from error
+    modules = load_motion_adapter(adapter, unet.dtype)
     if modules.config.conv_in_channels:
         raise UserError(f"{name} conditions on images (PIA), which editing has none of: use a plain motion adapter.")
     theirs, own = tuple(modules.config.block_out_channels), tuple(unet.config.block_out_channels)
@@ -39,10 +37,7 @@ def with_motion(unet: UNet2DConditionModel, adapter: Path, name: str) -> UNetMot
         )
     try:
         made = UNetMotionModel.from_unet2d(unet, nn.Module.to(modules, unet.dtype))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{name} does not fit this UNet: {_first_line(error)}") from error
+    except Exception as error:  # whatever a wrong value leads to
+        raise UserError(f"{name} does not fit this UNet ({first_line(error)}): use an adapter made for it.") from error
+    check_description("UNetMotionModel", made.config, f"{adapter}/config.json")
     return nn.Module.to(made, unet.dtype)  # diffusers' own `to` remarks on modules that this UNet has none of
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

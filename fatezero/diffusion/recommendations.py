@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fatezero.config import MethodConfig
+from fatezero.diffusion.vetting import read_object
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted, shortened
 
 RECOMMENDATIONS = "fatezero.json"  # in a checkpoint's folder: dotted field names of MethodConfig and their values
 
@@ -37,8 +38,8 @@ def with_settings(method: MethodConfig, settings: Mapping[str, Any], where: str)
     parser.add_class_arguments(MethodConfig)
     try:
         parsed = parser.instantiate(parser.parse_object(nested))
-    except ArgumentError as error:
-        raise UserError(f"{where}: {_first_sentence(error)}") from error
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{where}: {_sentence(error)}") from error
     return MethodConfig(**vars(parsed))
 
 
@@ -46,14 +47,20 @@ def _set(nested: dict[str, Any], name: str, value: Any, where: str) -> None:
     *parts, last = name.split(".")
     for part in parts:
         if part not in nested or not isinstance(nested[part], dict | None):
-            raise UserError(f"{where}: there is no setting {name!r}; the settings are the fields of MethodConfig.")
+            raise UserError(f"{where}: there is no setting {quoted(name)}; settings are MethodConfig's fields.")
         nested[part] = nested[part] or {}
         nested = nested[part]
     nested[last] = value
 
 
-def _first_sentence(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
+def _sentence(error: Exception) -> str:
+    """What a value says that refuses itself, which jsonargparse wraps; else what jsonargparse says."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, UserError):
+        seen = seen.__cause__ or seen.__context__
+    if seen is not None:
+        return str(seen)
+    return shortened(" ".join(line.strip() for line in str(error).splitlines() if line.strip()), 300)
 
 
 def recommended_method(*folders: Path | None) -> MethodConfig:
@@ -75,12 +82,4 @@ def recommendations(folder: Path) -> dict[str, Any]:
         UserError: if the file is not a JSON object.
     """
     path = folder / RECOMMENDATIONS
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): mend it or take it away.") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no JSON object: write settings as {{'fusion.min_downsampling': 1}} does.")
-    return settings
+    return read_object(path) if path.exists() else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +12,13 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+
+from fatezero.errors import first_line
+from fatezero.system.publishing import replacing
+from fatezero.system.terminal import say
 
 LAST = "last"  # name of the checkpoint that a training resumes from
 
@@ -91,6 +97,22 @@ class SampleGrids(Callback):
                     logger.log_image("samples", [grid], trainer.global_step)
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and then moves it there: Lightning's own way can leave a torn one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:  # noqa: ARG002
+        """Save, whole or not at all.
+
+        Raises:
+            UserError: the folder cannot be written, or the disk is full.
+        """
+        with replacing(path) as partial:
+            try:
+                torch.save(checkpoint, partial)
+            except RuntimeError as error:  # torch's word for an OSError
+                raise OSError(first_line(error)) from error
+
+
 def last_checkpoint(output: Path, **when: Any) -> ModelCheckpoint:
     """Keeps `output/checkpoints/last.ckpt`."""
     return ModelCheckpoint(output / "checkpoints", filename=LAST, enable_version_counter=False, **when)
@@ -99,3 +121,22 @@ def last_checkpoint(output: Path, **when: Any) -> ModelCheckpoint:
 def last_checkpoint_file(output: Path) -> Path:
     """Where it is."""
     return output / "checkpoints" / f"{LAST}.ckpt"
+
+
+def steps_done(checkpoint: Path) -> int | None:
+    """Steps of the training that a checkpoint holds; None where it does not read as one."""
+    if not checkpoint.is_file():
+        return None
+    try:
+        done = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    except Exception:  # a torn file can fail in any way
+        return None
+    return done if type(done) is int and done >= 0 else None
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Rename a checkpoint that no training can go on from, and say so."""
+    names = (checkpoint.with_name(f"{checkpoint.name}.damaged{number}") for number in count(1))
+    aside = next(name for name in names if not name.exists())
+    checkpoint.rename(aside)
+    say(f"{checkpoint} is torn or of another training: it is kept as {aside.name}, and the training starts again.")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -23,9 +24,18 @@ from fatezero.attention.key_frames import cut_into_chunks, key_positions
 from fatezero.attention.processor import Call
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, join
-from fatezero.errors import UserError
+from fatezero.errors import UserError, out_of_memory
 from fatezero.pipeline import FateZero
-from fatezero.training.stepped import SampleGrids, SteppedModule, last_checkpoint, last_checkpoint_file
+from fatezero.system.stopping import Stopped
+from fatezero.training.stepped import (
+    SampleGrids,
+    SteppedModule,
+    WholeCheckpoints,
+    last_checkpoint,
+    last_checkpoint_file,
+    set_aside,
+    steps_done,
+)
 from fatezero.training.tuning_config import TuningConfig
 from fatezero.types import Frames
 
@@ -84,6 +94,7 @@ class Tuning(SteppedModule):
         self.register_buffer("images", images, persistent=False)
         self.register_buffer("class_text", backbone.embed(options.class_prompt or self.prompt), persistent=False)
         self._video = ExitStack()
+        self.started = False
         self.strict_loading = False  # checkpoints hold only what is trained
         train_what_the_original_trains(self.unet, convolutions=options.convolutions)
         if options.gradient_checkpointing:
@@ -104,6 +115,25 @@ class Tuning(SteppedModule):
         self._state = self._video.enter_context(
             video_attention(self.unet, self.backbone.sites, self._method.norm_scope)
         )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that does not hold exactly what is trained, which Lightning would take in part.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        (optimizer,) = checkpoint["optimizer_states"]
+        if not optimizer["state"]:
+            raise ValueError("the checkpoint has no state of the optimiser")
+        own, kept = self.state_dict(), checkpoint["state_dict"]
+        if own.keys() != kept.keys() or not all(
+            value.shape == kept[name].shape and bool(kept[name].isfinite().all()) for name, value in own.items()
+        ):
+            raise ValueError("the checkpoint is of another training")
+
+    def on_train_start(self) -> None:
+        """Note that a checkpoint, if there was one, has been read back."""
+        self.started = True
 
     def on_fit_end(self) -> None:
         """Put the UNet back."""
@@ -172,24 +202,69 @@ class Tuning(SteppedModule):
 
 
 def fit(module: Tuning) -> None:
-    """Train from the last checkpoint, if there is one, to the last step.
+    """Train from the last checkpoint, if there is one, to the last step; one that is torn or foreign is set aside.
 
     Raises:
-        UserError: if the loss is not a number, or the memory does not suffice.
+        UserError: if the loss is not a number, memory or disk do not suffice, or more steps were done already.
         KeyboardInterrupt: if the user stopped it.
     """
     options = module.options
+    last = last_checkpoint_file(options.out)
+    if last.exists():
+        done = steps_done(last)
+        if done is not None and done > options.steps:
+            raise UserError(
+                f"{options.out} was tuned for {done} steps already: set --steps to at least that, or another --out."
+            )
+        if done is not None and _resumed(module, last):
+            return
+        set_aside(last)
+    _train(module, None)
+
+
+def _resumed(module: Tuning, last: Path) -> bool:
+    """Train from a checkpoint; False, and the module is as before, where it is of another training."""
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    try:
+        _train(module, last)
+    except UserError:
+        raise
+    except Exception:  # what a foreign file leads to while it is read back
+        if module.started:
+            raise
+        module.on_fit_end()
+        module.load_state_dict(before, strict=False)  # only what is trained
+        return False
+    return True
+
+
+def _train(module: Tuning, checkpoint: Path | None) -> None:
+    options = module.options
+    try:
+        _trainer(options, module.backbone.device.type).fit(module, ckpt_path=checkpoint, weights_only=True)
+    except Stopped:
+        raise
+    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
+        raise KeyboardInterrupt from stopped
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(_too_large(options, module.frames)) from error
+
+
+def _trainer(options: TuningConfig, accelerator: str) -> L.Trainer:
     loggers: list[Logger] = [CSVLogger(options.out, name="log", flush_logs_every_n_steps=10)]
     if options.wandb:
         mode = os.environ.get("WANDB_MODE", "offline")
         loggers.append(WandbLogger(project="fatezero-tune", name=options.out.name, save_dir=options.out, mode=mode))
-    trainer = L.Trainer(
-        accelerator=module.backbone.device.type,
+    return L.Trainer(
+        accelerator=accelerator,
         devices=1,
         precision=options.precision,
         max_steps=options.steps,
         max_epochs=-1,
         logger=loggers,
+        plugins=[WholeCheckpoints()],
         log_every_n_steps=1,
         gradient_clip_val=1.0,
         enable_model_summary=False,
@@ -199,21 +274,6 @@ def fit(module: Tuning) -> None:
             SampleGrids(),
         ],
     )
-    last = last_checkpoint_file(options.out)
-    if last.exists():
-        done = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        if done > options.steps:
-            raise UserError(
-                f"{options.out} was tuned for {done} steps already: set --steps to at least that, or another --out."
-            )
-    try:
-        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
-    except SystemExit as stopped:  # Lightning's way to say that it was interrupted
-        raise KeyboardInterrupt from stopped
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
-            raise
-        raise UserError(_too_large(options, module.frames)) from error
 
 
 def _too_large(options: TuningConfig, frames: Frames) -> str:

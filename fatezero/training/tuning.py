@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fatezero.attention.temporal import inflate
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.data.files import content_digest, replacing
+from fatezero.data.files import content_digest
 from fatezero.data.images import IMAGE_SUFFIXES
 from fatezero.data.remote import open_input
 from fatezero.data.video import read_clip
@@ -20,8 +20,10 @@ from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, native_size, sized
 from fatezero.diffusion.recommendations import RECOMMENDATIONS, recommendations, recommended_method
 from fatezero.diffusion.temporal_weights import save_inflated
-from fatezero.errors import UserError
+from fatezero.diffusion.vetting import read_object
+from fatezero.errors import UserError, first_line
 from fatezero.lightning.quiet import silence_lightning
+from fatezero.system.publishing import replace_text, replacing
 from fatezero.training.tune_a_video import Tuning, fit
 from fatezero.training.tuning_config import TuningConfig
 from fatezero.types import Clip, ClipSpec
@@ -47,6 +49,16 @@ def tune_one(options: TuningConfig) -> Path:
         UserError: for a clip of one frame, a folder that holds another tuning, a loss that is not a number, and where
             the memory does not suffice.
     """
+    try:
+        return _tune(options)
+    except OSError as error:
+        raise UserError(
+            f"{options.out}: the tuning cannot read or write what it needs ({first_line(error)}); mend that, or name "
+            "another --out."
+        ) from error
+
+
+def _tune(options: TuningConfig) -> Path:
     silence_lightning()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -87,16 +99,14 @@ def _record(options: TuningConfig, folder: Path) -> None:
     inputs = {"checkpoint": checkpoint_digest(folder), "content": content_digest(open_input(options.spec.path))}
     asked = json.loads(json.dumps({**settings, **inputs}))
     path = options.out / RECORD
-    if path.is_file():
-        found = json.loads(path.read_text())
+    if path.exists():
+        found = read_object(path)
         others = [name for name in asked if found.get(name) != asked[name]]
         if others:
             raise UserError(
                 f"{options.out} holds a tuning with another {', '.join(others)}: name another --out, or take it away."
             )
-    options.out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write_text(json.dumps(asked, indent=1) + "\n")
+    replace_text(path, json.dumps(asked, indent=1) + "\n")
 
 
 def _class_latents(options: TuningConfig, backbone: Backbone, size: tuple[int, int]) -> Tensor | None:
@@ -117,8 +127,16 @@ def _save(module: Tuning, options: TuningConfig, folder: Path, method: MethodCon
     """Write the tuned checkpoint, whole or not at all; what was not trained is copied."""
     final = options.out / "model"
     with replacing(final) as made:
-        shutil.copytree(folder, made, ignore=shutil.ignore_patterns("unet", "*.md", "*.jpg"))
+        shutil.copytree(folder, made, ignore=_left_out)
         save_inflated(module.unet, options.rank, made)
         tuned = {"key_frames": list(method.key_frames), "norm_scope": method.norm_scope}
-        (made / RECOMMENDATIONS).write_text(json.dumps({**recommendations(folder), **tuned}, indent=2) + "\n")
+        written = json.dumps({**recommendations(folder), **tuned}, indent=2) + "\n"
+        (made / RECOMMENDATIONS).write_text(written, encoding="utf-8")
     return final
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Of a checkpoint: what is tuned, what describes the original, and what is neither file nor folder."""
+    inside = Path(folder)
+    odd = {name for name in names if not (inside / name).is_file() and not (inside / name).is_dir()}
+    return odd | shutil.ignore_patterns("unet", "*.md", "*.jpg")(folder, names)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
-from fatezero.config import KeyFrame
+from fatezero.config import MAX_THREADS, MAX_WIDTH, KeyFrame, MethodConfig, check_number
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, FrameSelection
+
+MAX_TUNING_STEPS = 10_000_000
+MAX_SEED = 2**63 - 1
+MAX_CLASS_WEIGHT = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +78,15 @@ class TuningConfig(FrameSelection):
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "sample_every", "checkpoint_every", "rank", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {value}: it is at least 1.")
-        if not self.learning_rate > 0:
-            raise UserError(f"--learning-rate is {self.learning_rate}: it is more than 0.")
+        for name in ("steps", "sample_every", "checkpoint_every"):
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1, MAX_TUNING_STEPS)
+        check_number("--rank", self.rank, 1, MAX_WIDTH)
+        check_number("--threads", self.threads, 1, MAX_THREADS)
+        check_number("--seed", self.seed, 0, MAX_SEED)
+        if not 0 < self.learning_rate < inf:
+            raise UserError(f"--learning-rate is {self.learning_rate}: it is more than 0, and finite.")
+        check_number("--class-weight", self.class_weight, 0, MAX_CLASS_WEIGHT)
+        MethodConfig(key_frames=self.key_frames or ())  # has bounds of its own
         one = (self.clip, self.prompt)
         if None in one if self.manifest is None else one != (None, None):
             raise UserError("Give --clip and --prompt, or --manifest alone.")

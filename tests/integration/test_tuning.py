@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +220,138 @@ def test_an_interrupted_tuning_goes_on(tune: Run, tmp_path: Path, monkeypatch: p
     assert same(weights(tmp_path / "tuned" / "model"), weights(tmp_path / "whole" / "model"))
 
 
+def _in_place(name: str, content: Any) -> Callable[[Path], None]:
+    """Something else where a file was: bytes, an object saved by torch, a pipe, a folder, or a link."""
+
+    def damage(folder: Path) -> None:
+        file = folder / name
+        file.unlink()
+        if content == "pipe":
+            os.mkfifo(file)
+        elif content == "folder":
+            file.mkdir()
+        elif isinstance(content, Path):
+            file.symlink_to(content)
+        elif isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            torch.save(content, file)
+
+    return damage
+
+
+def _checkpoint(**changes: Any) -> Callable[[Path], None]:
+    def damage(out: Path) -> None:
+        file = out / "checkpoints" / "last.ckpt"
+        torch.save(torch.load(file, weights_only=True) | changes, file)
+
+    return damage
+
+
+def _only_half_of_its_weights(out: Path) -> None:
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    _checkpoint(state_dict=dict(list(state.items())[::2]))(out)
+
+
+def _a_weight_of_another_shape(out: Path) -> None:
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    _checkpoint(state_dict=state | {next(iter(state)): torch.zeros(3)})(out)
+
+
+LAST = "checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda out: os.truncate(out / LAST, 3000),
+        *(_in_place(LAST, content) for content in (b"", b"no checkpoint", [1], {"global_step": "x"}, "folder", "pipe")),
+        *(_checkpoint(**{name: 3}) for name in ("state_dict", "optimizer_states", "loops", "lr_schedulers")),
+        *(_checkpoint(global_step=step) for step in (-1, None, True)),
+        _checkpoint(optimizer_states=[]),
+        _checkpoint(state_dict={}),
+        _only_half_of_its_weights,
+        _a_weight_of_another_shape,
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside(
+    tune: Run, once_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    """It is kept under another name, and training starts again: what comes out is what a fresh start gives."""
+    expected = weights(once_tuned / "model")
+    shutil.copytree(once_tuned, tmp_path / "tuned")
+    damage(tmp_path / "tuned")
+    assert tune(steps=2) == 0
+    assert "is kept as last.ckpt.damaged1, and the training starts again" in capsys.readouterr().out
+    assert (tmp_path / "tuned" / "checkpoints" / "last.ckpt.damaged1").exists()
+    assert same(weights(tmp_path / "tuned" / "model"), expected)
+
+
+@pytest.fixture(scope="module")
+def once_tuned(golden_folder: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("once") / "tuned"
+    words = {"model": golden_folder / "model", "clip": clip, "prompt": SOURCE, "out": out, "height": 64, "width": 64}
+    words |= {"steps": 2, "rank": 4, "learning_rate": 1e-2, "threads": 1, "sample_every": 100, "checkpoint_every": 2}
+    assert main(["tune", *(f"--{name}={value}" for name, value in words.items()), "--device=cpu"]) == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(_in_place("tune.json", content) for content in (b"", b"[", b"[1]", b"3", b"\xff\xfe", b"{}", b'{"a": NaN}')),
+        *(_in_place("tune.json", content) for content in ("folder", "pipe", b"[" * 10**5)),
+        lambda out: (out / "samples").write_text("a file", encoding="utf-8"),
+    ],
+)
+def test_damaged_folders_are_said(
+    tune: Run, once_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    shutil.copytree(once_tuned, tmp_path / "tuned")
+    damage(tmp_path / "tuned")
+    assert tune(steps=3, sample_every=3) == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path / "tuned") in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize("name", ["tuned", "tuned/checkpoints", "tuned/log"])
+def test_a_file_where_a_folder_belongs_is_said(
+    tune: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("a file", encoding="utf-8")
+    assert tune(steps=1) == 1
+    assert str(tmp_path / "tuned") in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    once_tuned: Path, golden_folder: Path, tmp_path: Path, clip: Path
+) -> None:
+    """No file of this process may grow beyond what its checkpoint takes; afterwards the training goes on."""
+    out = tmp_path / "tuned"
+    shutil.copytree(once_tuned, out)
+    before = (out / LAST).read_bytes()
+    words = json.dumps(
+        [
+            *("tune", f"--model={golden_folder / 'model'}", f"--clip={clip}", f"--prompt={SOURCE}", f"--out={out}"),
+            *("--height=64", "--width=64", "--steps=4", "--rank=4", "--learning_rate=1e-2", "--threads=1"),
+            *("--sample_every=100", "--checkpoint_every=2", "--device=cpu"),
+        ]
+    )
+    limited = (
+        "import json, resource, sys; from fatezero.cli import main;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2}, resource.RLIM_INFINITY));"
+        "sys.exit(main(json.loads(sys.argv[1])))"
+    )
+    ran = subprocess.run([sys.executable, "-c", limited, words], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "cannot be written" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert (out / LAST).read_bytes() == before
+    assert main(json.loads(words)) == 0
+
+
 def published(golden_folder: Path, folder: Path, theirs: str = "FateZero") -> dict[str, torch.Tensor]:
     """A checkpoint as the authors publish theirs, its temporal layers random; returns its UNet's weights."""
     shutil.copytree(golden_folder / "model", folder)
@@ -300,7 +435,7 @@ def _temporal_downsampling(folder: Path) -> None:
     [
         (lambda folder: shutil.rmtree(folder / "unet"), "give a Tune-A-Video checkpoint's folder"),
         (lambda folder: next((folder / "unet").glob("*.bin")).unlink(), "holds 0 files of weights"),
-        (_image_model, "is not an inflated Stable Diffusion UNet"),
+        (_image_model, "describes no working UNet2DConditionModel"),
         (_other_widths, "weights of other shapes than its config.json says"),
         (lambda folder: shutil.rmtree(folder / "tokenizer"), "has no folder tokenizer"),
         (_temporal_downsampling, "temporal_downsample"),
@@ -318,6 +453,86 @@ def test_other_layouts_are_refused(
     assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.fixture(scope="module")
+def once_published(golden_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "theirs"
+    published(golden_folder, folder)
+    return folder
+
+
+def _with_tensors(part: str, **tensors: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        file = folder / part / ("model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin")
+        state = torch.load(file, weights_only=True)
+        torch.save(state | {name.replace("__", "."): value for name, value in tensors.items()}, file)
+
+    return damage
+
+
+def _setting(name: str, **values: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+    return damage
+
+
+VAE = "vae/diffusion_pytorch_model.bin"
+UNET_CONFIG = "unet/config.json"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(_in_place(VAE, content) for content in (b"", b"no pickle", [1, 2], {}, {"a": 3}, {1: torch.ones(1)}, "text")),
+        *(_in_place(VAE, content) for content in ("pipe", "folder", torch.ones(3), {"a": {"b": torch.ones(1)}})),
+        _in_place(VAE, {"a": torch.zeros(1).expand(10**12)}),
+        _in_place(VAE, {f"a{i}": torch.zeros(1000) for i in range(3)}),
+        _in_place("tokenizer/merges.txt", Path(__file__)),
+        *(_in_place("tokenizer/vocab.json", content) for content in (b"[", b'{"a": "b"}', "pipe", "folder")),
+        *(_in_place(UNET_CONFIG, content) for content in (b"[1]", b"null", b"\xff", b"[" * 10**5, "pipe", "folder")),
+        _in_place("scheduler/scheduler_config.json", "pipe"),
+        _in_place("text_encoder/config.json", Path("/nowhere")),
+        lambda folder: (folder / "tokenizer" / "vocab.json").unlink(),
+        lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(),
+        _setting(UNET_CONFIG, model_config=3),
+        *(_setting(UNET_CONFIG, model_config={"lora": rank}) for rank in (0, -1, "x", True, [4])),
+        _setting(UNET_CONFIG, model_config={"lora": 160, "SparseCausalAttention_index": 3}),
+        _setting(UNET_CONFIG, model_config={"lora": 160, "SparseCausalAttention_index": [{}, "somewhere"]}),
+        _setting(UNET_CONFIG, model_config={"lora": 160, "SparseCausalAttention_index": ["somewhere"]}),
+        _setting(UNET_CONFIG, layers_per_block=10**9),
+        _setting(UNET_CONFIG, block_out_channels=[10**6] * 4),
+        _setting(UNET_CONFIG, norm_num_groups="x"),
+        _setting("text_encoder/config.json", num_hidden_layers=10**9),
+        _setting("scheduler/scheduler_config.json", beta_start="x"),
+        _setting("scheduler/scheduler_config.json", num_train_timesteps=10**10),
+        _setting("tokenizer/tokenizer_config.json", model_max_length=None),
+        _with_tensors("unet", conv_in__bias=torch.full((8,), float("nan"))),
+        _with_tensors("unet", conv_in__bias=torch.zeros(9)),
+        _with_tensors("unet", conv_in__bias=torch.zeros(8, dtype=torch.int8)),
+        _with_tensors("unet", conv_in__bias=torch.zeros(8, dtype=torch.complex64)),
+        _with_tensors("unet", conv_in__bias=torch.zeros(8).to_sparse()),
+        _with_tensors("unet", conv_in__bias=torch.zeros(8, device="meta")),
+        _with_tensors("unet", something=torch.zeros(8)),
+        _with_tensors("unet", conv_in__conv_temporal__down__weight=torch.zeros(1, 8, 3)),
+        _with_tensors("vae", decoder__conv_in__bias=torch.full((16,), float("inf"))),
+        _with_tensors("text_encoder", more=torch.zeros(2)),
+    ],
+)
+def test_damaged_published_checkpoints_are_refused(
+    once_published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    """By a sentence that names their own folder, and nothing is left."""
+    shutil.copytree(once_published, tmp_path / "theirs")
+    damage(tmp_path / "theirs")
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path / "theirs") in said
+    assert ".partial" not in said
+    assert len(said) < 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
 def test_nothing_is_overwritten(golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,6 +558,11 @@ def test_a_manifest_gets_a_model_for_each_clip(tune: Run, clip: Path, tmp_path: 
     manifest.write_text(json.dumps({"name": "two", "edits": edits}))
     models = tmp_path / "models"
     asked = {"clip": None, "prompt": None, "manifest": manifest, "categories": '["shape"]'}
+    (models / "square").mkdir(parents=True)
+    (models / "square" / "tune.json").write_text("[", encoding="utf-8")
+    assert tune(**asked, out=models, steps=2, frames=2) == 1
+    assert (models / "other" / "model").is_dir()  # one clip's damaged folder stops no other
+    shutil.rmtree(models / "square")
     assert tune(**asked, out=models, steps=2, frames=2) == 0
     assert sorted(path.name for path in models.iterdir()) == ["other", "square"]
     words = [f"--model={models}/{{clip}}/model", f"--manifest={manifest}", "--steps=2", f"--out={tmp_path / 'run'}"]
@@ -352,5 +572,5 @@ def test_a_manifest_gets_a_model_for_each_clip(tune: Run, clip: Path, tmp_path: 
         str(models / name / "model") for name in ("other", "other", "square", "square")
     ]
     assert len({meta["checkpoint"]["digest"] for meta in metas}) == 2
-    assert main(["edit", *words, "--dry-run"]) == 0
+    assert main(["edit", *words, "--dry-run"]) == 1
     assert main(["edit", *words, "--motion_adapter=picturebook-motion"]) == 1

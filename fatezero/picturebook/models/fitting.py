@@ -23,7 +23,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fatezero.errors import UserError
 from fatezero.picturebook.models.pool import Shard, read_shard, render_shard
-from fatezero.training.stepped import SampleGrids, SteppedModule, last_checkpoint, last_checkpoint_file
+from fatezero.training.stepped import (
+    SampleGrids,
+    SteppedModule,
+    WholeCheckpoints,
+    last_checkpoint,
+    last_checkpoint_file,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +142,7 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
         log_every_n_steps=10,
         gradient_clip_val=1.0,
         enable_model_summary=False,
+        plugins=[WholeCheckpoints()],
         callbacks=[
             WeightAveraging(multi_avg_fn=partial(_average, config.ema_decay)),
             last_checkpoint(config.output, train_time_interval=timedelta(minutes=config.checkpoint_minutes)),
@@ -145,7 +152,7 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
         ],
     )
     last = last_checkpoint_file(config.output)
-    trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=False)
+    trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=True)
 
 
 def _average(

@@ -21,12 +21,12 @@ from diffusers import (
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from fatezero.data.files import replacing
 from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
 from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit, to_pixels
 from fatezero.picturebook.models.text_to_image import level_weight
 from fatezero.picturebook.world.scenes import training_scene
+from fatezero.system.publishing import replacing
 
 CLIPS = 50  # per shard
 FRAMES = 16  # of a clip, and the most that the adapter counts

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fatezero.data.files import replacing
 from fatezero.picturebook.world.scenes import SIZE, Scene, random_pose, render, training_scene
+from fatezero.system.publishing import replacing
 
 SHARD = 2000  # pictures per shard
 COVERAGE = 16  # side of the stored object masks, those of the finest attention map

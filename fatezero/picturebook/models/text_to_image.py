@@ -14,7 +14,6 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from fatezero.data.files import replacing
 from fatezero.diffusion.noise_schedule import STABLE_DIFFUSION
 from fatezero.errors import UserError
 from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
@@ -22,6 +21,7 @@ from fatezero.picturebook.models.grounding import grounding_loss, watched_words,
 from fatezero.picturebook.models.pool import COVERAGE, Shard
 from fatezero.picturebook.models.tokenizer import CONTEXT, new_tokenizer
 from fatezero.picturebook.world.scenes import training_scene
+from fatezero.system.publishing import replacing
 
 LATENT = 32  # side of a latent
 # A picture's error weighs its signal-to-noise ratio between these bounds. The cap is min-SNR's (Hang et al. 2023);
