@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from fatezero.data.files import json_digest, replacing
+from fatezero.data.files import json_digest
 from fatezero.errors import UserError
+from fatezero.runs.kept_tensors import (
+    DIGEST,
+    DamagedFileError,
+    Tensors,
+    check_numbers,
+    opened_tensors,
+    remove_whatever,
+    shapes_in,
+    whole_tensors,
+    write_tensors,
+)
+from fatezero.system.publishing import clear_leftovers, replacing
 
-Tensors = Mapping[str, Tensor]
+Expected = Mapping[str, tuple[tuple[int, ...], torch.dtype]]  # shape and dtype by name
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,13 @@ class CacheEntry:
         key: digest of what it was made from.
         bytes: size on disk.
         used: when it was last wanted, seconds since 1970.
-        about: what it was made from, for people.
+        about: what it was made from, for people; None where the entry is damaged.
     """
 
     key: str
     bytes: int
     used: float
-    about: Mapping[str, str]
+    about: Mapping[str, str] | None
 
 
 class InversionCache:
@@ -49,12 +57,27 @@ class InversionCache:
         self.folder = folder
         self.bound = bound
 
-    def get(self, about: Mapping[str, str], device: torch.device) -> Tensors | None:
-        """The tensors of what was made from this; None where there are none or the file is damaged."""
+    def get(
+        self, about: Mapping[str, str], device: torch.device, expected: Expected, report: Callable[[str], None]
+    ) -> Tensors | None:
+        """The tensors of what was made from this.
+
+        Args:
+            about: everything that they are made from.
+            device: where they go.
+            expected: their shapes and dtypes.
+            report: told of an entry that is damaged, or cannot be read.
+
+        Returns:
+            None where there are none; a damaged entry, or one with other tensors, is taken away.
+        """
         path = self._path(cache_key(about))
         try:
-            tensors = _read(path, device)
-        except (OSError, SafetensorError, ValueError):
+            tensors = _read(path, device, expected)
+        except FileNotFoundError:
+            return None
+        except (DamagedFileError, OSError) as error:
+            report(f"{path} is {_take_away(path, error)}: the clip is inverted again")
             return None
         with suppress(OSError):  # another process may just have taken it away
             os.utime(path)
@@ -66,60 +89,72 @@ class InversionCache:
         Raises:
             UserError: the folder cannot be written, the disk is full, or the entry alone is over the bound.
         """
-        kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        size = sum(tensor.nbytes for tensor in kept.values())
+        size = sum(tensor.nbytes for tensor in tensors.values())
         if self.bound is not None and size > self.bound:
             raise UserError(
                 f"An inversion of {size / 1e9:.3f} GB does not fit the cache's bound of {self.bound / 1e9:.3f} GB: "
                 "raise --cache-gb, or take fewer frames or steps."
             )
         with replacing(self._path(cache_key(about))) as partial:
-            try:
-                save_file(kept, partial, metadata={**about, "digest": _digest(kept)})
-            except SafetensorError as error:  # its way to say that the disk is full
-                raise OSError(str(error)) from error
+            write_tensors(partial, tensors, about)
         self.prune(self.bound)
 
     def entries(self) -> list[CacheEntry]:
-        """All entries, least recently used first."""
+        """All entries, least recently used first; of their tensors nothing is read."""
         found = []
         for path in self._files():
-            with suppress(OSError, SafetensorError):
-                about = path.stat()
-                with safe_open(path, framework="pt") as file:
-                    metadata = dict(file.metadata() or {})
-                found.append(CacheEntry(path.stem, about.st_size, about.st_mtime, metadata))
+            with suppress(FileNotFoundError):  # another process may just have taken it away
+                status = path.lstat()
+                about = None
+                with suppress(DamagedFileError, OSError):
+                    about = _read_about(path)
+                found.append(CacheEntry(path.stem, status.st_size, status.st_mtime, about))
         return sorted(found, key=lambda entry: (entry.used, entry.key))
 
-    def verify(self) -> tuple[list[str], list[str]]:
-        """Read every entry and take damaged ones away: keys of the sound and of the damaged."""
-        sound, damaged = [], []
+    def verify(self) -> tuple[list[str], dict[str, str]]:
+        """Read every entry and take damaged ones away, and what killed processes left.
+
+        Returns:
+            Keys of the sound; for those of the damaged, what was found and done.
+        """
+        self._clear()
+        sound, damaged = [], {}
         for path in sorted(self._files()):
             try:
                 _read(path, torch.device("cpu"))
                 sound.append(path.stem)
-            except (OSError, SafetensorError, ValueError):
-                path.unlink(missing_ok=True)
-                damaged.append(path.stem)
+            except FileNotFoundError:  # another process may just have taken it away
+                continue
+            except (DamagedFileError, OSError) as error:
+                damaged[path.stem] = _take_away(path, error)
         return sound, damaged
 
     def prune(self, bound: int | None) -> list[str]:
-        """Take away the least recently used entries until the rest fits a bound in bytes: the keys that went."""
+        """Take away the least recently used entries until the rest fits a bound in bytes: the keys that went.
+
+        What killed processes left goes too.
+        """
         if bound is None:
             return []
+        self._clear()
         ages = []
         for path in self._files():
             with suppress(OSError):
-                about = path.stat()
+                about = path.lstat()
                 ages.append((about.st_mtime_ns, path, about.st_size))
         total, gone = sum(size for *_, size in ages), []
         for _, path, size in sorted(ages):
             if total <= bound:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
-            gone.append(path.stem)
+            with suppress(OSError):  # not ours to take away
+                remove_whatever(path)
+                total -= size
+                gone.append(path.stem)
         return gone
+
+    def _clear(self) -> None:
+        for shard in self.folder.glob("[0-9a-f][0-9a-f]"):
+            clear_leftovers(shard)
 
     def _files(self) -> Iterator[Path]:
         return self.folder.glob("[0-9a-f][0-9a-f]/[0-9a-f]*.safetensors")
@@ -133,18 +168,45 @@ def cache_key(about: Mapping[str, str]) -> str:
     return json_digest(dict(about))
 
 
-def _read(path: Path, device: torch.device) -> Tensors:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        stated = (file.metadata() or {}).get("digest")
-    if stated != _digest(tensors):
-        raise ValueError(f"{path} is damaged")
+def _read(path: Path, device: torch.device, expected: Expected | None = None) -> Tensors:
+    """An entry's tensors, nothing of which is read where its name, shapes or dtypes are others.
+
+    Raises:
+        DamagedFileError: the entry is not what it should be.
+        OSError: it cannot be read.
+    """
+    with opened_tensors(path) as file:
+        about = dict(file.metadata() or {})
+        _check_key(path, about)
+        if expected is not None and shapes_in(file) != {name: shape for name, (shape, _) in expected.items()}:
+            raise DamagedFileError(f"it holds tensors of {shapes_in(file)}")
+        tensors = whole_tensors(file)
+    for name, (_, dtype) in (expected or {}).items():
+        check_numbers(name, tensors[name], dtype)
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _digest(tensors: Tensors) -> str:
-    total = blake2b(digest_size=16)
-    for name in sorted(tensors):
-        total.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype} ".encode())
-        total.update(tensors[name].contiguous().view(torch.uint8).numpy().data)
-    return total.hexdigest()
+def _read_about(path: Path) -> Mapping[str, str]:
+    """What an entry was made from. Raises as `_read` does."""
+    with opened_tensors(path) as file:
+        about = dict(file.metadata() or {})
+        _check_key(path, about)
+        del about[DIGEST]
+        return about
+
+
+def _check_key(path: Path, about: Mapping[str, str]) -> None:
+    made_from = {name: value for name, value in about.items() if name != DIGEST}
+    if DIGEST not in about or cache_key(made_from) != path.stem:
+        raise DamagedFileError("it was made from other things than its name says")
+
+
+def _take_away(path: Path, error: Exception) -> str:
+    """Take a damaged entry away: what was found and done."""
+    if isinstance(error, OSError):
+        return f"not readable ({error.strerror or error})"
+    try:
+        remove_whatever(path)
+    except OSError as refusal:
+        return f"damaged ({error}) and cannot be taken away ({refusal.strerror or refusal})"
+    return f"damaged ({error}) and taken away"
