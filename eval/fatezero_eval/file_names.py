@@ -10,5 +10,6 @@ DIFFERENCES = "differences"  # .md, .csv and .json
 PROVENANCE = "provenance.json"
 ITEMS = "items"  # one file for each finished job
 FAILED = ".failed"  # why a job has none
+LOG = ".log"  # the trace of an error that nobody foresaw, beside the reason
 TRUTH = "truth"
 CACHE = "cache"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fatezero.errors import UserError
+
 PICTUREBOOK_CLIP = "picturebook-clip"
 """The judge that FateZero ships. Nothing here knows where it lies: callers put its folder in place of this name."""
 
@@ -39,6 +41,11 @@ class ScoringOptions:
     processes: int = 1
     cache: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what does no work."""
+        if self.processes < 1:
+            raise UserError(f"processes is {self.processes}: it is at least 1.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRun(ScoringOptions):
@@ -47,11 +54,13 @@ class EvaluateRun(ScoringOptions):
     Attributes:
         run: `runs/<name>`, with `<variant>/<edit id>/` inside.
         manifest: the benchmark, for the true masks, edits and motion.
+        root: folder that the manifest's paths start from; the manifest's own by default.
         out: where rows go; by default `<run>/evaluation`.
     """
 
     run: Path
     manifest: Path | None = None
+    root: str | None = None
     out: Path | None = None
 
 
@@ -63,6 +72,7 @@ class EvaluateVideos(ScoringOptions):
         method: what the videos' maker is called in the rows.
         videos: folder with one video or folder of frames for each edit (see `matching.match_videos`).
         manifest: the edits.
+        root: folder that the manifest's paths start from; the manifest's own by default.
         out: where rows go.
         resize: score videos of another size, scaled to the source's.
         trim: score videos of another length, both cut to the shorter.
@@ -72,5 +82,6 @@ class EvaluateVideos(ScoringOptions):
     videos: Path
     manifest: Path
     out: Path
+    root: str | None = None
     resize: bool = False
     trim: bool = False

@@ -6,16 +6,20 @@ them, no result is lost: every failure is returned as a sentence and nothing is 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from fatezero.data.layout import EXPERIMENT, RECORD, SIDE_BY_SIDE_VIDEO
+from fatezero.data.files import read_json
+from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, inside, is_name, result_records, visible
+from fatezero.data.manifest import request_from_json
+from fatezero.errors import UserError, attempt
 from fatezero_eval.file_names import DIFFERENCES, LEADERBOARD
+from fatezero_eval.scoring.records import Experiment, read_experiment, read_record
 from fatezero_eval.scoring.rows import BASELINES
 from fatezero_eval.tables.leaderboard_files import write_leaderboard
 
@@ -174,27 +178,33 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Any:
 def _read(run: Path) -> _TrackedRun:
     if not (run / f"{LEADERBOARD}.json").is_file():
         write_leaderboard([run], run)
-    table = json.loads((run / f"{LEADERBOARD}.json").read_text(encoding="utf-8"))[0]
-    stated = _json_of(run / EXPERIMENT) or {}
+    table = read_json(inside(run, run / f"{LEADERBOARD}.json"))[0]
+    stated = read_experiment(run)
     there = [method["variant"] for method in table["methods"] if method["variant"] not in BASELINES]
-    names = [name for name in stated.get("variants", there) if name in there]
-    differences = _json_of(run / f"{DIFFERENCES}.json")
+    for name in there:
+        if not is_name(name):  # trackers make files of them
+            raise UserError(f"a variant is called {name!r}")
+    names = [name for name in stated.settings or there if name in there]
+    differences = run / f"{DIFFERENCES}.json"
+    compared = {"differences": read_json(inside(run, differences))} if differences.is_file() else {}
     return _TrackedRun(
-        name=stated.get("name", run.resolve().name),
+        name=stated.name,
         digest=table["evaluation"]["rows"],
-        variants=[_variant(run, name, table, stated.get("variants", {}).get(name)) for name in names],
-        tables={"leaderboard": table["scores"], **({"differences": differences} if differences else {})},
-        plots=sorted(run.glob("*.png")),
+        variants=[_variant(run, name, table, stated) for name in names],
+        tables={"leaderboard": table["scores"], **compared},
+        plots=[inside(run, plot) for plot in visible(run, "*.png")],
     )
 
 
-def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Mapping[str, Any] | None) -> _TrackedVariant:
-    metas = sorted((run / name).glob(f"*/{RECORD}"))
-    first = (_json_of(metas[0]) if metas else None) or {}
-    filmed = [meta for meta in metas if meta.with_name(SIDE_BY_SIDE_VIDEO).is_file()]
+def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Experiment) -> _TrackedVariant:
+    records = _records(run, name)
+    filmed = {meta: record for meta, record in records.items() if meta.with_name(SIDE_BY_SIDE_VIDEO).is_file()}
     (method,) = (method for method in table["methods"] if method["variant"] == name)
+    settings: Mapping[str, Any] = {"config": next((record.get("config") for record in records.values()), None)}
+    if name in stated.configs:
+        settings = {"settings": stated.settings[name], "config": stated.configs[name]}
     config = {
-        **(stated or {"config": first.get("config")}),
+        **settings,
         "provenance": {key: value for key, value in method.items() if key not in ("variant", "cost")},
         "evaluation": {key: value for key, value in table["evaluation"].items() if key != "edits"},
         "videos": f"{min(VIDEOS, len(filmed))} of {len(filmed)}",
@@ -205,24 +215,27 @@ def _variant(run: Path, name: str, table: Mapping[str, Any], stated: Mapping[str
             label = "/".join(filter(None, (score["metric"], score["category"])))
             parts = {label: score["value"], **{f"{label}/{end}": score[end] for end in ("low", "high", "rank")}}
             numbers |= {key: value for key, value in parts.items() if value is not None}
-    return _TrackedVariant(name, config, numbers, [_video(meta) for meta in filmed[:VIDEOS]])
+    videos = [_video(run, meta, record) for meta, record in list(filmed.items())[:VIDEOS]]
+    return _TrackedVariant(name, config, numbers, videos)
 
 
-def _video(meta: Path) -> _TrackedVideo:
-    request = _json_of(meta)["request"]
-    caption = f"{request['source_prompt']} -> {request['target_prompt']}"
-    return _TrackedVideo(meta.parent.name, caption, meta.with_name(SIDE_BY_SIDE_VIDEO))
+def _records(run: Path, variant: str) -> dict[Path, Mapping[str, Any]]:
+    """The readable records of a variant, by path; evaluations say which are damaged."""
+    metas = [meta for meta in result_records(run) if meta.parent.parent.name == variant]
+    found = {meta: attempt(partial(read_record, run, meta)) for meta in metas}
+    return {meta: record for meta, record in found.items() if not isinstance(record, UserError)}
+
+
+def _video(run: Path, meta: Path, record: Mapping[str, Any]) -> _TrackedVideo:
+    request = request_from_json(record["request"], str(meta))
+    caption = f"{request.source_prompt} -> {request.target_prompt}"
+    return _TrackedVideo(meta.parent.name, caption, inside(run, meta.with_name(SIDE_BY_SIDE_VIDEO)))
 
 
 def _video_counts(run: Path, experiment: _TrackedRun) -> tuple[int, int]:
     """How many videos were logged, and how many there are."""
     shown = sum(len(variant.videos) for variant in experiment.variants)
-    return shown, len(list(run.glob(f"*/*/{SIDE_BY_SIDE_VIDEO}")))
-
-
-def _json_of(path: Path) -> Any:
-    """What a JSON file holds; None if it does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return shown, len(visible(run, f"*/*/{SIDE_BY_SIDE_VIDEO}"))
 
 
 def _sentence(error: Exception) -> str:

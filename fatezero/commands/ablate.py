@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.errors import UserError
+from fatezero.errors import Made, UserError, attempt
 from fatezero.shipped import judge_location
+from fatezero.system.terminal import complain, say
 from fatezero_eval.options import EvaluateRun
 
 if TYPE_CHECKING:
+    from fatezero.data.manifest import Manifest
     from fatezero.runs.jobs import EditJob
     from fatezero.runs.variants import Variant
+    from fatezero.types import EditRequest
 
 SMALL_FRAMES = 6
 # The paper's ablations and baselines, as what they change (FateZero, section 4.3 and table 1).
@@ -103,18 +109,63 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
     Raises:
         UserError: for variants, edits or options that do not fit, and if a process died.
     """
-    from fatezero.commands.shared import at_native_size, checkpoints, perform
-    from fatezero.data.manifest import read_manifest
+    from fatezero.commands.shared import perform
     from fatezero.lightning.running import is_first_process
-    from fatezero.runs.jobs import make_jobs
-    from fatezero.runs.variants import choose_edits, make_variants, record, with_seeds
+    from fatezero.runs.variants import make_variants, record
+    from fatezero_eval.scoring.evaluation import load_scorer
 
     variants = make_variants(options.variants, options.sweep, base)
-    manifest = _manifest(options)
-    checkpoint = checkpoints(options.model, options.motion_adapter)
-    edits = choose_edits(read_manifest(manifest, options.root), options.categories, options.edits, options.frames)
-    requests, unreadable = at_native_size(edits, checkpoint)
+    scoring = EvaluateRun(
+        run=options.out, metrics=options.metrics, judge=judge_location(options.judge), processes=work.devices
+    )
+    load_scorer(scoring)  # what cannot be scored is told before anything is edited
+    with _manifest(options, dry_run=work.dry_run) as manifest:
+        jobs, unfit = _jobs(options, manifest, variants)
+        say(describe_plan(variants, jobs))
+        if work.dry_run:
+            return perform(jobs, unfit, options.model, runtime, work, redo=options.redo)
+        if is_first_process():
+            record(options.out, options.reference, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
+        edited = perform(jobs, unfit, options.model, runtime, work, redo=options.redo)
+        return (
+            max(edited, _conclude(options, replace(scoring, manifest=manifest, root=options.root)))
+            if is_first_process()
+            else edited
+        )
 
+
+@contextmanager
+def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[Path]:
+    """The edits asked for, or the small ones that the project makes itself; a dry run keeps nothing of those."""
+    from fatezero.data.remote import open_input
+    from fatezero.picturebook.benchmark.edits import small_benchmark, write_manifest
+
+    if options.manifest is not None:
+        yield open_input(options.manifest)
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        folder = Path(passing) if dry_run else options.out / "dataset"
+        yield write_manifest(folder / "manifest.yaml", "picturebook-small", small_benchmark(SMALL_FRAMES))
+
+
+def _jobs(
+    options: AblationOptions, manifest: Path, variants: Mapping[str, Variant]
+) -> tuple[list[EditJob], dict[str, UserError]]:
+    """Every edit under every variant; and by request id why it cannot be edited.
+
+    Raises:
+        UserError: there are no such edits, or the truth of one could not be used to score it.
+    """
+    from fatezero.commands.shared import checkpoints, vetted
+    from fatezero.data.manifest import read_manifest
+    from fatezero.runs.jobs import make_jobs
+    from fatezero.runs.variants import choose_edits, with_seeds
+
+    known = read_manifest(manifest, options.root)
+    edits = choose_edits(known, options.categories, options.edits, options.frames)
+    _check_truths(known, edits)
+    checkpoint = checkpoints(options.model, options.motion_adapter)
+    requests, unfit = vetted(edits, checkpoint, [variant.method for variant in variants.values()])
     jobs = [
         job
         for name, variant in variants.items()
@@ -122,23 +173,24 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
             with_seeds(requests, variant.method, options.seeds), {name: variant.method}, options.out, checkpoint
         )
     ]
-    print(describe_plan(variants, jobs))
-    if work.dry_run:
-        return perform(jobs, unreadable, options.model, runtime, work, redo=options.redo)
-    if is_first_process():
-        record(options.out, options.reference, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
-    edited = perform(jobs, unreadable, options.model, runtime, work, redo=options.redo)
-    return max(edited, _conclude(options, manifest, work)) if is_first_process() else edited
+    return jobs, unfit
 
 
-def _manifest(options: AblationOptions) -> Path:
-    """The edits asked for, or the small ones that the project makes itself."""
+def _check_truths(known: Manifest, edits: Sequence[EditRequest]) -> None:
+    found = {edit.id: attempt(partial(_check_truth, known.truth.get(edit.id, {}))) for edit in edits}
+    problems = [f"{name}: its truth cannot be used: {why}" for name, why in found.items() if why is not None]
+    if problems:
+        raise UserError("\n".join([f"{known.path}: not all of it can be scored.", *problems]))
+
+
+def _check_truth(stated: Mapping[str, Any]) -> None:
     from fatezero.data.remote import open_input
-    from fatezero.picturebook.benchmark.edits import small_benchmark, write_manifest
+    from fatezero.picturebook.benchmark.truth import check_truth
+    from fatezero_eval.networks.flow import read_flow
 
-    if options.manifest is not None:
-        return open_input(options.manifest)
-    return write_manifest(options.out / "dataset" / "manifest.yaml", "picturebook-small", small_benchmark(SMALL_FRAMES))
+    check_truth(stated)
+    if "flow" in stated:
+        read_flow(open_input(stated["flow"]))
 
 
 def describe_plan(variants: Mapping[str, Variant], jobs: Sequence[EditJob]) -> str:
@@ -155,29 +207,37 @@ def describe_plan(variants: Mapping[str, Variant], jobs: Sequence[EditJob]) -> s
     return "\n".join([*lines, f"{len(jobs)} edits, {shared:,} UNet frames in all with inversions shared"])
 
 
-def _conclude(options: AblationOptions, manifest: Path, work: WorkOptions) -> int:
+def _conclude(options: AblationOptions, scoring: EvaluateRun) -> int:
     """Scores, tables, the page and the log of a finished run."""
     from fatezero.picturebook.benchmark.truth import write_truth
-    from fatezero.runs.variants import folder_name
     from fatezero_eval.pages.run_page import write_report
     from fatezero_eval.scoring.evaluation import evaluate_run
     from fatezero_eval.tables.leaderboard_files import write_leaderboard
     from fatezero_eval.tracking import default_mode, track, track_with_lightning
 
-    scoring = EvaluateRun(
-        run=options.out,
-        manifest=manifest,
-        metrics=options.metrics,
-        judge=judge_location(options.judge),
-        processes=work.devices,
-    )
-    evaluation = evaluate_run(scoring, write_truth)
-    for name, reason in evaluation.failures.items():
-        print(f"fatezero: {name}: {reason}", file=sys.stderr)
-    write_leaderboard([options.out], options.out, folder_name(options.reference))
-    print(f"tables: {options.out}/leaderboard.md and differences.md")
-    print(f"open {write_report(options.out, manifest, write_truth)}")
-    print(track(options.out, options.wandb or default_mode(), options.project) or "logged to Weights & Biases")
+    problems: list[str] = []
+    evaluation = _or_problem(partial(evaluate_run, scoring, write_truth), problems)
+    problems += [f"{name}: {reason}" for name, reason in evaluation.failures.items()] if evaluation else []
+    board = _or_problem(partial(write_leaderboard, [options.out], options.out), problems)
+    page = _or_problem(partial(write_report, options.out, scoring.manifest, write_truth, scoring.root), problems)
+    problems += [problem for made in (board, page) if made for problem in made.problems]
+    for problem in dict.fromkeys(problems):
+        complain(problem)
+    if board:
+        say(f"tables: {options.out}/leaderboard.md and differences.md")
+    if page:
+        say(f"open {page.path}")
+    said = track(options.out, options.wandb or default_mode(), options.project)
+    say(said or "Nothing is logged to Weights & Biases: it is disabled.")
     if options.logger:
-        print(track_with_lightning(options.out, options.logger))
-    return 1 if evaluation.failures else 0
+        say(track_with_lightning(options.out, options.logger))
+    return 1 if problems else 0
+
+
+def _or_problem(make: Callable[[], Made], problems: list[str]) -> Made | None:
+    """What is made; where it cannot be, its problem is noted, and the rest is made all the same."""
+    try:
+        return make()
+    except UserError as error:
+        problems.append(str(error))
+        return None

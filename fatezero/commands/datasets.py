@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fatezero.system.terminal import say
+
 
 def check(manifest: str, *, root: str | None = None) -> int:
     """Say what is there and what is missing.
@@ -16,5 +18,5 @@ def check(manifest: str, *, root: str | None = None) -> int:
     from fatezero.data.manifest import check_manifest
 
     found = check_manifest(manifest, root)
-    print(found)
+    say(found)
     return 1 if found.problems else 0

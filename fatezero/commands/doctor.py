@@ -9,13 +9,14 @@ from importlib.util import find_spec
 
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
+from fatezero.system.terminal import say
 
 GB = 1e9
 Finding = tuple[bool, str]  # whether it works, one line
 
 
 def doctor() -> int:
-    """Print what works and what does not.
+    """Say what works and what does not.
 
     Returns:
         0 if the default can run.
@@ -32,10 +33,10 @@ def doctor() -> int:
 
 
 def _print_findings(title: str, findings: Iterable[Finding]) -> bool:
-    print(title)
+    say(title)
     sound = True
     for works, line in findings:
-        print(f"  {'ok ' if works else 'no '} {line}")
+        say(f"  {'ok ' if works else 'no '} {line}")
         sound &= works
     return sound
 

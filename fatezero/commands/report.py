@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.terminal import complain, say
 
-def report(run: Path, *, manifest: Path | None = None) -> int:
-    """Write the page and say where it is; returns 0.
+
+def report(run: Path, *, manifest: Path | None = None, root: str | None = None) -> int:
+    """Write the page and say where it is.
 
     Args:
         run: a run folder.
         manifest: the edits, with what is known of the right results.
+        root: folder that the manifest's paths start from; its own by default.
+
+    Returns:
+        0, or 1 if something of the run could not be read and is left out.
     """
     from fatezero.picturebook.benchmark.truth import write_truth
     from fatezero_eval.pages.run_page import write_report
 
-    print(write_report(run, manifest, write_truth))
-    return 0
+    page = write_report(run, manifest, write_truth, root)
+    for problem in page.problems:
+        complain(problem)
+    say(page.path)
+    return 1 if page.problems else 0

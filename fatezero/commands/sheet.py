@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.terminal import complain, say
+
 
 def sheet(
     run: Path,
     *,
     manifest: Path | None = None,
+    root: str | None = None,
     out: Path = Path("sheet.png"),
     edits: int = 10,
     variant: str = "fatezero",
 ) -> int:
-    """Write the picture and say where it is; returns 0.
+    """Write the picture and say where it is.
 
     Args:
         run: a run folder.
         manifest: the edits, with what is known of the right results.
+        root: folder that the manifest's paths start from; its own by default.
         out: the PNG to write.
         edits: how many edits are shown.
         variant: whose edits.
+
+    Returns:
+        0, or 1 if an edit could not be read and is left out.
     """
     from fatezero.picturebook.benchmark.truth import write_truth
     from fatezero_eval.pages.contact_sheet import write_sheet
 
-    print(write_sheet(run, manifest, write_truth, out, edits, variant))
-    return 0
+    picture = write_sheet(run, manifest, write_truth, out, edits, variant, root)
+    for problem in picture.problems:
+        complain(problem)
+    say(picture.path)
+    return 1 if picture.problems else 0

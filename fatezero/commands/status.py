@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.terminal import say
+
 
 def status(run: Path) -> int:
     """Say what a run folder holds and lacks.
@@ -17,5 +19,5 @@ def status(run: Path) -> int:
     from fatezero.runs.state import read_status
 
     found = read_status(run)
-    print(found)
+    say(found)
     return 0 if found.complete else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fatezero.config import MethodConfig
-from fatezero.data.files import content_digest, replacing
-from fatezero.data.layout import EVALUATION, EXPERIMENT
+from fatezero.data.files import content_digest
+from fatezero.data.layout import EXPERIMENT, is_name, reserved_variant_name
 from fatezero.data.manifest import Manifest
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError
+from fatezero.system.publishing import replace_text
+from fatezero.system.terminal import quoted
 from fatezero.types import EditRequest
 
 Settings = Mapping[str, Any]
@@ -45,6 +48,9 @@ def make_variants(named: Mapping[str, Settings], sweep: Mapping[str, Any], base:
         UserError: for unknown fields or values that do not fit, naming the variant.
     """
     settings: dict[str, Settings] = dict(named)
+    for name, values in sweep.items():
+        if values == []:
+            raise UserError(f"The sweep of {name} lists no values: write at least one.")
     grid = [
         [(name, value) for value in (values if isinstance(values, list) else [values])]
         for name, values in sweep.items()
@@ -54,8 +60,9 @@ def make_variants(named: Mapping[str, Settings], sweep: Mapping[str, Any], base:
     variants: dict[str, Variant] = {}
     for name, given in settings.items():
         folder = folder_name(name)
-        if folder in variants:
-            raise UserError(f"Two variants are called {folder}: give each a name of its own.")
+        alike = next((other for other in variants if _as_disks_see(other) == _as_disks_see(folder)), None)
+        if alike is not None:
+            raise UserError(f"Two variants would share the folder {folder} (or {alike}): give each a name of its own.")
         variants[folder] = Variant(given, with_settings(base, given, f"variant {name}"))
     return variants
 
@@ -107,8 +114,7 @@ def record(run: Path, reference: str, variants: Mapping[str, Variant], manifest:
             for name, variant in variants.items()
         },
     }
-    with replacing(run / EXPERIMENT) as partial:
-        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_text(run / EXPERIMENT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def _short(value: Any) -> str:
@@ -118,6 +124,13 @@ def _short(value: Any) -> str:
 def folder_name(name: str) -> str:
     """A variant's name as its folder's: other characters than letters, digits, '.', '_', '=' and '-' become '-'."""
     safe = "".join(c if c.isalnum() or c in "._=-" else "-" for c in name).strip(".-")
-    if not safe or safe == EVALUATION:
-        raise UserError(f"A variant cannot be called {name!r}: it names a folder of the run.")
+    if not is_name(safe) or reserved_variant_name(safe):
+        raise UserError(
+            f"A variant cannot be called {quoted(name)}: it names a folder of the run, beside the run's own files."
+        )
     return safe
+
+
+def _as_disks_see(name: str) -> str:
+    """The name as far as every disk tells names apart: some do not know case, some compose accents."""
+    return unicodedata.normalize("NFKC", name).casefold()

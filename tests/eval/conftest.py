@@ -20,6 +20,7 @@ from fatezero.data.manifest import request_to_json
 from fatezero.data.video import write_frames
 from fatezero.types import ClipSpec, EditRequest, Frames
 from fatezero_eval.networks.clip import ImageTextEncoder, load_clip
+from tests.eval.run_records import record_of
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 24
@@ -106,7 +107,7 @@ def run_folder(tmp_path: Path) -> Path:
             write_frames(folder / "frames", np.clip(truth + shake, 0, 255).astype(np.uint8))
             if variant == "full":
                 write_frames(folder / "masks", grey(np.roll(mask, 2, axis=2)))
-            (folder / "meta.json").write_text(json.dumps({"request": request_to_json(request)}))
+            (folder / "meta.json").write_text(json.dumps(record_of(request)), encoding="utf-8")
     lines = []
     for request, known in edits:
         relative = replace(request, clip=replace(request.clip, path=f"clips/{request.clip.path.split('/')[-1]}"))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.manifest import request_to_json
 from fatezero.data.video import write_frames
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.pages.contact_sheet import write_sheet
+from tests.eval.run_records import record_of
 
 
 @pytest.fixture
@@ -25,19 +25,19 @@ def run(tmp_path: Path) -> Path:
         write_frames(folder / "frames", np.full((4, 64, 64, 3), level, np.uint8))
         clip = ClipSpec(path=str(tmp_path / "clip"))
         request = EditRequest(id=f"edit{level}", clip=clip, source_prompt="a", target_prompt="b")
-        (folder / "meta.json").write_text(json.dumps({"request": request_to_json(request)}))
+        (folder / "meta.json").write_text(json.dumps(record_of(request)))
     return tmp_path / "run"
 
 
 def test_source_and_edit_stand_side_by_side(run: Path, tmp_path: Path) -> None:
-    sheet = np.asarray(Image.open(write_sheet(run, None, None, tmp_path / "sheet.png", 2, "full")))
+    sheet = np.asarray(Image.open(write_sheet(run, None, None, tmp_path / "sheet.png", 2, "full").path))
     assert sheet.shape == (16 + 128, 2 * (4 * 128 + 6) + 12, 3)
     assert [int(sheet[80, column, 0]) for column in (64, 192, 64 + 262, 192 + 262)] == [100, 100, 10, 10]
     assert int(sheet[80, 530 + 64 + 262, 0]) == 20
 
 
 def test_an_odd_number_leaves_a_place_white(run: Path, tmp_path: Path) -> None:
-    sheet = np.asarray(Image.open(write_sheet(run, None, None, tmp_path / "sheet.png", 9, "full")))
+    sheet = np.asarray(Image.open(write_sheet(run, None, None, tmp_path / "sheet.png", 9, "full").path))
     assert sheet.shape[0] == 2 * 144
     assert (sheet[144:, 530:] == 255).all()
 

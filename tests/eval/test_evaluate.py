@@ -260,7 +260,7 @@ def test_mistakes_are_named(run_folder, tiny_clip, change, message):
 
 def test_an_empty_run_is_named(tmp_path):
     with pytest.raises(UserError, match="no finished edit"):
-        evaluation.evaluate_run(EvaluateRun(run=tmp_path))
+        evaluation.evaluate_run(EvaluateRun(run=tmp_path, metrics=("psnr/truth",)))
 
 
 def foreign(run_folder, tiny_clip, folder, **more):

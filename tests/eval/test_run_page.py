@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.manifest import request_to_json
 from fatezero.data.video import read_clip, write_frames
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
@@ -22,6 +22,7 @@ from fatezero_eval.pages.run_page import write_report
 from fatezero_eval.scoring.evaluation import evaluate_run
 from fatezero_eval.scoring.rows import Row, read_rows, write_rows
 from fatezero_eval.tables import statistics
+from tests.eval.run_records import record_of
 
 HOSTILE = "</script><script>hacked = 1</script><!-- <img src=x onerror='hacked=1'> \"quoted\" & 'single' \u2028"
 SETTINGS = {"full": {}, "no fusion": {"fusion": None}}
@@ -55,7 +56,7 @@ class Page(HTMLParser):
 
 def report(run, **given):
     given.setdefault("manifest", run.parents[1] / "manifest.jsonl")
-    return Page(write_report(run, **given))
+    return Page(write_report(run, **given).path)
 
 
 def plan(run, settings=SETTINGS, **values):
@@ -124,7 +125,7 @@ def test_previews_of_large_clips_are_small(tmp_path):
     folder = tmp_path / "runs" / "large" / "full" / "a"
     write_frames(folder / "frames", source)
     request = EditRequest(id="a", clip=ClipSpec(path=str(tmp_path / "clip")), source_prompt="x", target_prompt="y")
-    (folder / "meta.json").write_text(json.dumps({"request": request_to_json(request)}))
+    (folder / "meta.json").write_text(json.dumps(record_of(request)))
     (edit,) = report(tmp_path / "runs" / "large", manifest=None).document["edits"]
     assert (edit["height"], edit["width"]) == (160, 240)
 
@@ -251,8 +252,8 @@ def test_embedded_json_round_trips():
 def test_equal_runs_give_equal_bytes(run_folder, tmp_path):
     plan(run_folder)
     scored(run_folder)
-    first = write_report(run_folder, tmp_path / "manifest.jsonl", None).read_bytes()
-    assert write_report(run_folder, tmp_path / "manifest.jsonl", None).read_bytes() == first
+    first = write_report(run_folder, tmp_path / "manifest.jsonl", None).path.read_bytes()
+    assert write_report(run_folder, tmp_path / "manifest.jsonl", None).path.read_bytes() == first
     assert not list(run_folder.glob(".*partial*"))
 
 
@@ -308,20 +309,43 @@ def no_run(run):
     shutil.rmtree(run)
 
 
+def damaged_failure(run):
+    (run / "full" / "plan.json").write_text('{"owl-1": "", "cat-1": ""}')
+    (run / "full" / "cat-1.failed.json").write_text('{"reason": [1, NaN]}')
+
+
+def waiting_plan(run):
+    os.mkfifo(run / "full" / "plan.json")
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (damaged_record, "meta.json"),
+        (damaged_record, "full/owl-1/meta.json"),
         (damaged_experiment, "experiment.json"),
         (foreign_reference, "none of them"),
         (damaged_rows, "rows.jsonl, line 1"),
         (damaged_plan, "plan.json"),
+        (waiting_plan, "plan.json"),
+        (damaged_failure, "cat-1.failed.json"),
         (damaged_attention, "attention_0_owl.png"),
-        (nothing_done, "no finished edit"),
-        (no_run, "no such run folder"),
     ],
 )
-def test_a_spoilt_run_is_refused_in_a_sentence(run_folder, spoil, named):
+def test_what_is_damaged_is_said_and_the_rest_appears(run_folder, spoil, named):
+    spoil(run_folder)
+    written = write_report(run_folder, run_folder.parents[1] / "manifest.jsonl", None)
+    (problem,) = written.problems
+    assert named in problem
+    assert "\n" not in problem
+    document = Page(written.path).document
+    assert problem in document["problems"]
+    panels = [panel for edit in document["edits"] for panel in edit["panels"] if panel["kind"] == "variant"]
+    assert len(panels) == (5 if spoil is damaged_record else 6)
+    assert all("tile" in panel for panel in panels)
+
+
+@pytest.mark.parametrize(("spoil", "named"), [(nothing_done, "no finished edit"), (no_run, "no such run folder")])
+def test_what_is_no_run_is_refused_in_a_sentence(run_folder, spoil, named):
     spoil(run_folder)
     with pytest.raises(UserError, match=re.escape(named)) as refused:
         write_report(run_folder, None, None)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.manifest import request_to_json
 from fatezero.data.video import write_frames
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.pages.run_page import write_report
 from fatezero_eval.scoring.rows import Row, write_rows
+from tests.eval.run_records import record_of
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -60,7 +60,7 @@ def make_run(folder, edits, variants, clips=None):
             mask[:, :, : SIZE // 2] = 255
             write_frames(result / "masks", mask)
             Image.new("RGB", (SIZE * 4, SIZE * 2), "red").save(result / "attention_0_cow.png")
-            (result / "meta.json").write_text(json.dumps({"request": request_to_json(request)}))
+            (result / "meta.json").write_text(json.dumps(record_of(request)))
             names = {"clip": str(number), "edit": request.id, "category": request.category, "variant": variant}
             for metric, mean in METRICS.items():
                 value = float(mean * (1 + 0.05 * index + 0.02 * rng.normal()))
@@ -77,7 +77,7 @@ def make_run(folder, edits, variants, clips=None):
     }
     experiment = {"name": "browser", "reference": variants[0], "variants": planned}
     (folder / "run" / "experiment.json").write_text(json.dumps(experiment))
-    return write_report(folder / "run", None, None)
+    return write_report(folder / "run", None, None).path
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from fatezero.cli import main
+from fatezero.data.video import write_video
 
 SDEDIT = '{"fusion": null, "blending": null, "sdedit_strength": 0.5}'
 VARIANTS = f'{{"full": {{}}, "no_blending": {{"blending": null}}, "sdedit": {SDEDIT}}}'
@@ -38,7 +40,62 @@ def test_a_dry_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "| sdedit | fusion: None, blending: None, sdedit_strength: 0.5 | 4 |" in said  # two edits of two seeds
     assert "predicted:" in said
-    assert not (tmp_path / "run" / "full").exists()
+    assert not list(tmp_path.iterdir())
+
+
+MANIFEST = """
+edits:
+- {id: one, clip: clip.mp4, source_prompt: a cat, target_prompt: a dog, category: shape, truth: TRUTH}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--metrics=psnr/truht",), "did you mean psnr/truth"),
+        (("--judge=/nope",), "no CLIP known here"),
+        (('--variants={"full": {}, "Index.html": {}}',), "'Index.html'"),
+        (('--variants={"full": {}, "leaderboard.md": {}}',), "'leaderboard.md'"),
+        (('--variants={"full": {}, "source": {}}',), "'source'"),
+        (('--variants={"full": {}, "Full": {"steps": 3}}',), "would share the folder"),
+        (("--manifest={folder}/missing.yaml",), "one: its truth cannot be used"),
+        (("--manifest={folder}/folder.yaml",), "one: its truth cannot be used"),
+        (("--manifest={folder}/flow.yaml",), "one: its truth cannot be used"),
+        (('--sweep={"steps": []}',), "lists no values"),
+        (("--manifest={folder}/recipe.yaml",), "one: its truth cannot be used"),
+        (("--manifest={folder}/long.yaml",), "one: its truth cannot be used"),
+    ],
+)
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+def test_mistakes_are_told_before_anything_is_done(
+    options: tuple[str, ...], complaint: str, dry: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bench"
+    (folder / "nothing").mkdir(parents=True)
+    scene = "{object: cat, background: snow}"
+    for name, truth in {
+        "missing": "{mask: gone.mp4}",
+        "folder": "{mask: nothing}",
+        "flow": "{flow: clip.mp4}",
+        "recipe": f"{{recipe: {{scene: {{object: a}}, seed: 1}}, target: {scene}}}",
+        "long": f"{{recipe: {{scene: {scene}, seed: 1, frames: 100000000}}, target: {scene}}}",
+    }.items():
+        (folder / f"{name}.yaml").write_text(MANIFEST.replace("TRUTH", truth), encoding="utf-8")
+    write_video(folder / "clip.mp4", np.zeros((3, 128, 128, 3), np.uint8), 8)
+    more = [option.replace("{folder}", str(folder)) for option in options]
+    assert main(words(tmp_path / "run", '--categories=["shape"]', *more, *dry)) == 1
+    said = capsys.readouterr()
+    assert complaint in said.err
+    assert "to do from" not in said.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disabled_tracker_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ('--categories=["shape"]', '--variants={"full": {}}', '--metrics=["psnr/truth"]', "--wandb=disabled")
+    assert main(words(tmp_path / "run", *few)) == 0
+    said = capsys.readouterr().out
+    assert "Nothing is logged to Weights & Biases: it is disabled." in said
+    assert "logged to Weights & Biases\n" not in said
 
 
 @pytest.mark.slow

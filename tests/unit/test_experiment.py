@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from fatezero.commands.ablate import VARIANTS, AblationOptions
-from fatezero.config import MethodConfig
+from fatezero.commands.edit import EditOptions, edit
+from fatezero.commands.work_options import WorkOptions
+from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError
 from fatezero.runs.variants import choose_edits, make_variants, record, with_seeds
@@ -96,6 +98,12 @@ def test_seeds_are_drawn_where_they_matter() -> None:
     assert with_seeds(requests, made["full"].method, 3) == list(requests)
     drawn = with_seeds(requests[:1], made["sdedit"].method, 3)
     assert [(request.id, request.seed) for request in drawn] == [("style0", 100), ("style0", 101), ("style0", 102)]
+
+
+@pytest.mark.parametrize("name", ["index.html", "INDEX.html", "evaluation", "source"])
+def test_an_edits_variant_is_not_called_as_a_runs_own_file(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        edit(EditOptions(variant=name), MethodConfig(), RuntimeConfig(), WorkOptions())
 
 
 def test_the_record_says_what_was_compared(tmp_path: Path) -> None:

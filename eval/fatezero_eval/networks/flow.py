@@ -5,7 +5,6 @@ A flow is float32 2,H,W in pixels, x then y: the pixel p of `before` is found at
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import torch
 
 from fatezero.errors import UserError
 from fatezero.types import Frames
+from fatezero_eval.networks.array_cache import check_archive
 from fatezero_eval.networks.weight_files import torchvision_cached
 
 Flow = npt.NDArray[np.float32]  # 2,H,W, or P,2,H,W for P pairs of neighbouring frames
@@ -90,6 +90,7 @@ class Raft:
         return torch.nn.functional.pad(pixels, padding, mode="replicate").to(self._device)
 
 
+MAX_BYTES = 2**32  # of a flow file's arrays: a thousand pairs of 512x512 pixels
 RAFT_FILES = {
     "raft_small": "raft_small_C_T_V2-01064c6d.pth",
     "raft_large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
@@ -164,10 +165,11 @@ def read_flow(path: Path) -> GivenFlow:
         UserError: the file is unreadable, or its arrays have other names or shapes.
     """
     try:
+        check_archive(path, MAX_BYTES)
         with np.load(path, allow_pickle=False) as stored:
             forward, backward = (_pairs_first(stored[name]) for name in ("forward", "backward"))
             visible = stored["visible"].astype(bool) if "visible" in stored else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # damaged archives raise errors of many kinds
         raise UserError(
             f"{path}: not a flow file ({error}); it must hold `forward` and `backward`, each P,2,H,W."
         ) from error

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from fatezero.data.files import replacing
-from fatezero.data.layout import EVALUATION
+from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import read_manifest
 from fatezero.data.video import read_clip
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt
+from fatezero.system.publishing import replacing
 from fatezero.types import ClipSpec
 from fatezero_eval.file_names import TRUTH
+from fatezero_eval.pages.written import Written
 from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, Truths, finished_jobs
 
 HEIGHT = 128  # rows of a frame on the sheet
@@ -25,8 +27,18 @@ LABEL, GAP = 16, 6
 Picture = npt.NDArray[np.uint8]
 
 
-def write_sheet(run: Path, manifest: Path | None, render: Render | None, out: Path, edits: int, variant: str) -> Path:
+def write_sheet(
+    run: Path,
+    manifest: Path | None,
+    render: Render | None,
+    out: Path,
+    edits: int,
+    variant: str,
+    root: str | None = None,
+) -> Written:
     """Write the sheet of a run's first edits, in two columns, in the manifest's order.
+
+    What cannot be read is left out.
 
     Args:
         run: a run folder.
@@ -35,28 +47,41 @@ def write_sheet(run: Path, manifest: Path | None, render: Render | None, out: Pa
         out: PNG to write.
         edits: number of edits shown.
         variant: the variant whose edits are shown.
+        root: folder that the manifest's paths start from; the manifest's own by default.
 
     Returns:
-        `out`.
+        `out`, and what the sheet leaves out.
 
     Raises:
-        UserError: the run has no such edits.
+        UserError: the run has no such edits that can be read.
     """
-    known = read_manifest(manifest) if manifest else None
+    if edits < 1:
+        raise UserError(f"edits is {edits}: it is at least 1.")
+    known = read_manifest(manifest, root) if manifest else None
+    found = finished_jobs(run, Truths(known, render, inside(run, run / EVALUATION) / TRUTH))
     own: dict[str, ScoringJob] = {}
-    for job in finished_jobs(run, Truths(known, render, run / EVALUATION / TRUTH)):
+    for job in found.scorable:
         if job.variant == variant:
             own.setdefault(job.request.id, job)  # of several seeds the first
     order = [request.id for request in known.requests] if known else list(own)
     chosen = [own[name] for name in order if name in own][:edits]
     if not chosen:
         raise UserError(f"{run} has no finished edits of a variant called {variant!r}; name one of its folders.")
-    rows = [_row(job) for job in chosen]
+    problems = [f"{name}: {reason}" for name, reason in found.left_out.items() if name.startswith(f"{variant}/")]
+    rows: list[Picture] = []
+    for job in chosen:
+        row = attempt(partial(_row, job))
+        if isinstance(row, UserError):
+            problems.append(f"{job.name}: {row}")
+        else:
+            rows.append(row)
+    if not rows:
+        raise UserError("\n".join([f"{run}: none of these edits can be read.", *problems]))
     half = (len(rows) + 1) // 2
     columns = [_stacked(rows[:half], half), _stacked(rows[half:], half)] if len(rows) > 1 else [rows[0]]
-    with replacing(out) as partial:
-        Image.fromarray(_beside(columns, 2 * GAP)).save(partial, optimize=True)
-    return out
+    with replacing(out) as partial_file:
+        Image.fromarray(_beside(columns, 2 * GAP)).save(partial_file, format="PNG", optimize=True)
+    return Written(out, tuple(problems))
 
 
 def _row(job: ScoringJob) -> Picture:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
+from math import fsum
 from typing import Any
 
 from fatezero_eval.pages.gallery import edits
@@ -18,10 +19,11 @@ from fatezero_eval.tables import statistics
 from fatezero_eval.tables.resampling import FEWEST_CLIPS
 
 
-def describe(run: ShownRun) -> tuple[dict[str, Any], Media]:
-    """The page's data, and the videos and pictures that it names by number."""
+def describe(run: ShownRun) -> tuple[dict[str, Any], Media, tuple[str, ...]]:
+    """The page's data, the videos and pictures that it names by number, and a sentence for each thing left out."""
     media = Media()
-    shown = edits(run, media)
+    shown, unread = edits(run, media)
+    left_out = (*run.problems, *unread)
     metrics = list(dict.fromkeys(row.metric for row in run.rows))
     drawn = {name for edit in shown for panel in edit["panels"] for name in panel.get("curves", ())}
     document = {
@@ -37,10 +39,10 @@ def describe(run: ShownRun) -> tuple[dict[str, Any], Media]:
         "differences": _differences(run),
         "fewest_clips": FEWEST_CLIPS,
         "sweeps": [asdict(sweep) for sweep in sweeps(run.experiment)],
-        "problems": list(run.problems),
+        "problems": [*run.missing, *left_out],
         "provenance": _provenance(run),
     }
-    return document, media
+    return document, media, left_out
 
 
 def _variants(run: ShownRun) -> list[dict[str, Any]]:
@@ -135,6 +137,6 @@ def _counted(values: Iterable[Any]) -> list[dict[str, Any]]:
 def _costs(run: ShownRun, variant: str) -> dict[str, float | None]:
     """Seconds of all its results together, and the most memory that one took."""
     records = [record for key, record in run.records.items() if key.startswith(f"{variant}/")]
-    seconds = [sum(record["timings"].values()) for record in records if record.get("timings")]
+    seconds = [fsum(record["timings"].values()) for record in records if record.get("timings")]
     peaks = [record["peak_memory_bytes"] for record in records if record.get("peak_memory_bytes")]
     return {"seconds": sum(seconds) if seconds else None, "peak_memory_bytes": max(peaks, default=None)}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from fatezero.errors import UserError
+from fatezero.data.layout import inside, visible
+from fatezero.errors import UserError, attempt
 from fatezero.types import ClipSpec
 from fatezero_eval.pages.curves import EditCurves
 from fatezero_eval.pages.media import Media, TiledVideo, attention_strip, tiled_video_of
@@ -15,15 +18,19 @@ from fatezero_eval.scoring.rows import BASELINES
 from fatezero_eval.scoring.scoring_jobs import ScoringJob, clip_name
 
 
-def edits(run: ShownRun, media: Media) -> list[dict[str, Any]]:
-    """One entry for each edit with a result; what cannot be read has a `problem` in place of a video."""
+def edits(run: ShownRun, media: Media) -> tuple[list[dict[str, Any]], list[str]]:
+    """One entry for each edit with a result, and a sentence for each picture that cannot be read.
+
+    What else cannot be read has a `problem` in place of a video.
+    """
     by_edit: dict[str, list[ScoringJob]] = {}
     for job in run.jobs:
         by_edit.setdefault(job.request.id, []).append(job)
-    return [_edit(by_edit[name], media) for name in run.edits if name in by_edit]
+    problems: list[str] = []
+    return [_edit(run, by_edit[name], media, problems) for name in run.edits if name in by_edit], problems
 
 
-def _edit(jobs: Sequence[ScoringJob], media: Media) -> dict[str, Any]:
+def _edit(run: ShownRun, jobs: Sequence[ScoringJob], media: Media, problems: list[str]) -> dict[str, Any]:
     request = jobs[0].request
     entry: dict[str, Any] = {
         "id": request.id,
@@ -32,53 +39,78 @@ def _edit(jobs: Sequence[ScoringJob], media: Media) -> dict[str, Any]:
         "source_prompt": request.source_prompt,
         "target_prompt": request.target_prompt,
         "edited_words": list(request.edited_words),
-        "attention": _attention(jobs, media),
+        "attention": _attention(run, jobs, media, problems),
     }
-    try:
-        tiles, fps = tiled_video_of(request.clip)
-    except UserError as error:
-        return entry | {"problem": str(error), "panels": []}
-    panels = _panels(jobs, tiles)
+    videos = attempt(partial(_videos, run, jobs, media))
+    return entry | ({"problem": str(videos), "panels": []} if isinstance(videos, UserError) else videos)
+
+
+def _videos(run: ShownRun, jobs: Sequence[ScoringJob], media: Media) -> dict[str, Any]:
+    """The panels of an edit, and the video whose tiles they show."""
+    first = next((job for job in jobs if job.name not in run.withheld), None)
+    tiles, fps = tiled_video_of(jobs[0].edited if first is None else first.request.clip)
+    curves = EditCurves()
+    known = _known_panels(run, first or jobs[0], tiles, curves)
+    panels = [*known, *(_panel(run, job, tiles, curves) for job in jobs)]
     if not tiles.clips:
-        return entry | {"problem": "none of its videos can be read.", "panels": panels}
-    return entry | {"fps": fps, "media": media.add(tiles.encode(fps)), "panels": panels} | tiles.layout()
+        return {"problem": "none of its videos can be read.", "panels": panels}
+    return {"fps": fps, "media": media.add(tiles.encode(fps)), "panels": panels} | tiles.layout()
 
 
-def _panels(jobs: Sequence[ScoringJob], tiles: TiledVideo) -> list[dict[str, Any]]:
-    first, curves = jobs[0], EditCurves()
+def _known_panels(run: ShownRun, first: ScoringJob, tiles: TiledVideo, curves: EditCurves) -> list[dict[str, Any]]:
+    """The source, and the true edit where it is known."""
     unedited = replace(first, variant=BASELINES[1], edited=first.request.clip, own_mask=None)
-    source = _video(tiles, first.request.clip, first.mask) | _scored(curves, unedited)
+    if first.name in run.withheld:
+        source = _named(unedited) | {"problem": run.withheld[first.name]}
+    else:
+        source = _video(tiles, first.request.clip, first.mask) | _scored(curves, unedited)
     panels = [{"kind": "source", **source}]
     if first.true_edit is not None:
         panels.append({"kind": "truth", **_video(tiles, first.true_edit, first.mask)})
-    variants = ({**_scored(curves, job), **_video(tiles, job.edited, job.own_mask)} for job in jobs)
-    return [*panels, *({"kind": "variant", **variant} for variant in variants)]
+    return panels
+
+
+def _panel(run: ShownRun, job: ScoringJob, tiles: TiledVideo, curves: EditCurves) -> dict[str, Any]:
+    scored = _named(job) if job.name in run.withheld else _scored(curves, job)
+    return {"kind": "variant", **scored, **_video(tiles, job.edited, job.own_mask)}
 
 
 def _video(tiles: TiledVideo, clip: ClipSpec, mask: ClipSpec | None) -> dict[str, Any]:
-    try:
-        tile, frames = tiles.add(clip)
-        return {"tile": tile, "frames": frames} | ({"mask": tiles.add(mask)[0]} if mask else {})
-    except UserError as error:
-        return {"problem": str(error)}
+    found = attempt(partial(_tiles_of, tiles, clip, mask))
+    return {"problem": str(found)} if isinstance(found, UserError) else found
+
+
+def _tiles_of(tiles: TiledVideo, clip: ClipSpec, mask: ClipSpec | None) -> dict[str, Any]:
+    tile, frames = tiles.add(clip)
+    return {"tile": tile, "frames": frames} | ({"mask": tiles.add(mask)[0]} if mask else {})
+
+
+def _named(job: ScoringJob) -> dict[str, Any]:
+    """Whose scores a video has."""
+    return {"variant": job.variant, "seed": job.request.seed}
 
 
 def _scored(curves: EditCurves, job: ScoringJob) -> dict[str, Any]:
-    """Whose scores a video has, and the curves that go with them."""
-    names = {"variant": job.variant, "seed": job.request.seed}
-    try:
-        return {**names, "curves": curves.of(job)}
-    except UserError as error:
-        return {**names, "problem": str(error)}
+    """The same, with the curves that go with them."""
+    drawn = attempt(partial(curves.of, job))
+    return _named(job) | ({"problem": str(drawn)} if isinstance(drawn, UserError) else {"curves": drawn})
 
 
-def _attention(jobs: Sequence[ScoringJob], media: Media) -> list[dict[str, Any]]:
+def _attention(run: ShownRun, jobs: Sequence[ScoringJob], media: Media, problems: list[str]) -> list[dict[str, Any]]:
     """Where each edited word looks; variants with the same inversion share a picture."""
     found: dict[tuple[str, int], list[str]] = {}
     for job in jobs:
-        for path in sorted(result_folder(job).glob("attention_*.png")):
+        for path in visible(result_folder(job), "attention_*.png"):
+            strip = attempt(partial(_strip, run, path))
+            if isinstance(strip, UserError):
+                problems.append(str(strip))
+                continue
             word = path.stem.split("_", 2)[-1].replace("_", " ")
-            seen = found.setdefault((word, media.add(attention_strip(path))), [])
+            seen = found.setdefault((word, media.add(strip)), [])
             if job.variant not in seen:
                 seen.append(job.variant)
     return [{"word": word, "media": number, "variants": variants} for (word, number), variants in found.items()]
+
+
+def _strip(run: ShownRun, path: Path) -> bytes:
+    return attention_strip(inside(run.folder, path))

@@ -19,6 +19,7 @@ from fatezero.types import ClipSpec, Frames
 HEIGHT = 160  # pixels of a preview, at most
 ATTENTION_HEIGHT = 80
 CRF = 23  # of H.264
+PICTURE_PIXELS = 2**26  # of an attention picture, at most
 _BLOCK = 16  # a tile begins at a macroblock of its own, so that neighbours share none
 
 
@@ -121,12 +122,17 @@ def attention_strip(path: Path) -> bytes:
         UserError: the picture is damaged.
     """
     try:
-        with Image.open(path) as picture:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        with Image.open(path, formats=("PNG",)) as picture:
+            if picture.width * picture.height > PICTURE_PIXELS:
+                raise ValueError(f"it has {picture.width}x{picture.height} pixels")
             strip = picture.convert("RGB").crop((0, picture.height // 2, picture.width, picture.height))
-    except OSError as error:
+        height = min(ATTENTION_HEIGHT, strip.height)
+        width = max(1, round(strip.width * height / strip.height))
+        small = strip.resize((width, height), Image.Resampling.BICUBIC)
+        content = io.BytesIO()
+        small.save(content, "webp", quality=70, method=4)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not readable as a picture ({error}); edit the clip again.") from error
-    height = min(ATTENTION_HEIGHT, strip.height)
-    small = strip.resize((round(strip.width * height / strip.height), height), Image.Resampling.BICUBIC)
-    content = io.BytesIO()
-    small.save(content, "webp", quality=70, method=4)
     return content.getvalue()

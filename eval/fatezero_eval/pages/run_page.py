@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fatezero.data.files import replace_text
+from fatezero.data.manifest import read_manifest
+from fatezero.system.publishing import replace_text
 from fatezero_eval.file_names import PAGE
 from fatezero_eval.pages.document import describe
 from fatezero_eval.pages.page import fill
 from fatezero_eval.pages.shown_run import read_run
+from fatezero_eval.pages.written import Written
 from fatezero_eval.scoring.scoring_jobs import Render
 
 
-def write_report(run: Path, manifest: Path | None = None, render: Render | None = None) -> Path:
+def write_report(
+    run: Path, manifest: Path | None = None, render: Render | None = None, root: str | None = None
+) -> Written:
     """Write `index.html` into a run folder; equal runs give equal bytes.
 
-    The page needs nothing beside it and asks no network. Without an evaluation it shows the videos alone.
+    The page needs nothing beside it and asks no network. Without an evaluation it shows the videos alone. What of the
+    run cannot be read is left out, and said on the page.
 
     Args:
         run: `runs/<name>`, with or without `experiment.json` and `evaluation/rows.jsonl`.
         manifest: the benchmark, for the true edits and masks and to tell what is missing; None takes the one that
-            the experiment names, if it lies there.
+            the experiment names, if it lies there unchanged.
         render: makes the files of a truth that a manifest states as a recipe.
+        root: folder that the manifest's paths start from; the manifest's own by default.
 
     Returns:
-        Path of the page.
+        The page, and what it leaves out.
 
     Raises:
-        UserError: there is no finished edit, or the experiment, an edit's record or the rows are damaged.
+        UserError: there is no finished edit that can be read, or the manifest cannot be.
     """
     path = run / PAGE
-    document, media = describe(read_run(run, manifest, render))
+    known = read_manifest(manifest, root) if manifest else None
+    document, media, left_out = describe(read_run(run, known, render))
     replace_text(path, fill(document, media))
-    return path
+    return Written(path, left_out)

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fatezero.data.layout import EVALUATION, EXPERIMENT, PLAN, RECORD, ROWS
+from fatezero.data.files import content_digest, read_text
+from fatezero.data.layout import EVALUATION, RECORD, ROWS, inside, is_name, lies_inside, visible
 from fatezero.data.manifest import Manifest, read_manifest
-from fatezero.errors import UserError
+from fatezero.data.remote import is_remote
+from fatezero.errors import UserError, attempt
 from fatezero_eval.file_names import FAILED, ITEMS, TRUTH
+from fatezero_eval.scoring.records import Experiment, read_experiment, read_failure, read_plan
 from fatezero_eval.scoring.rows import BASELINES, Row, read_rows
 from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, Truths, finished_jobs, job_name
+from fatezero_eval.scoring.suite import by_id
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShownExperiment:
-    """What `experiment.json` says; a plain run has an empty one.
-
-    Attributes:
-        name: name of the experiment, else of the run folder.
-        reference: the variant that others are compared with; None if none is named.
-        command: the command as it was typed.
-        manifest: the manifest's path, as the command had it.
-        manifest_digest: digest of the manifest's content.
-        settings: by variant, the fields that differ from the reference, by dotted name.
-        configs: by variant, the whole configuration.
-    """
-
-    name: str
-    reference: str | None = None
-    command: str = ""
-    manifest: str = ""
-    manifest_digest: str = ""
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+T = TypeVar("T")
+REASON_BYTES = 100_000  # of the file that says why something was not scored
 
 
 @dataclass(frozen=True)
@@ -58,44 +41,46 @@ class ShownRun:
     """Everything the page is made from.
 
     Attributes:
+        folder: the run folder.
         experiment: what was planned.
         manifest: the benchmark, if known.
         variants: names, the reference first, then as planned, then any others by name.
         edits: their ids, in the manifest's order, then any others.
         jobs: finished edits, by variant, edit and seed.
         records: by job, its `meta.json`.
+        withheld: by job, why its source clip may not be read.
         rows: scores; empty where nothing was evaluated.
-        problems: sentences on what is missing or failed.
+        missing: sentences on what was asked for and is not there.
+        problems: sentences on what is there and cannot be read.
     """
 
-    experiment: ShownExperiment
+    folder: Path
+    experiment: Experiment
     manifest: Manifest | None
     variants: tuple[str, ...]
     edits: tuple[str, ...]
     jobs: tuple[ScoringJob, ...]
     records: Mapping[str, Mapping[str, Any]]
+    withheld: Mapping[str, str]
     rows: Sequence[Row]
+    missing: tuple[str, ...]
     problems: tuple[str, ...]
 
 
-def read_run(folder: Path, manifest: Path | None, render: Render | None) -> ShownRun:
+def read_run(folder: Path, manifest: Manifest | None, render: Render | None) -> ShownRun:
     """Read a run folder.
 
     Raises:
         UserError: as `write_report`.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such run folder; check the path.")
-    experiment = _read_experiment(folder)
-    stated = Path(manifest or experiment.manifest) if manifest or experiment.manifest else None
-    # one that the experiment names may have stayed on another machine
-    gone = manifest is None and stated is not None and not stated.exists()
-    known = read_manifest(stated) if stated and not gone else None
-    jobs = finished_jobs(folder, Truths(known, render, folder / EVALUATION / TRUTH))
-    if not jobs:
-        raise UserError(f"{folder}: no finished edit (<variant>/<edit id>/{RECORD}); edit some clips first.")
-    scored = folder / EVALUATION / ROWS
-    rows = read_rows(scored) if scored.exists() else []
+    problems: list[str] = []
+    experiment = _or(Experiment(name=folder.resolve().name), attempt(partial(read_experiment, folder)), problems)
+    gone = manifest is None and bool(experiment.manifest) and not _is_here(experiment.manifest)
+    truths = _truths(folder, manifest, Experiment(name="") if gone else experiment, render, problems)
+    found = finished_jobs(folder, truths)
+    problems += [f"{name}: {reason}" for name, reason in found.left_out.items()]
+    rows = _known_rows(_or([], attempt(partial(_read_rows, folder)), problems), problems)
+    jobs, known = list(found.jobs), truths.manifest
     planned = [experiment.reference, *experiment.settings]
     others = {job.variant for job in jobs} | {row.variant for row in rows} - {*BASELINES}
     variants = tuple(dict.fromkeys([*filter(None, planned), *sorted(others)]))
@@ -103,22 +88,94 @@ def read_run(folder: Path, manifest: Path | None, render: Render | None) -> Show
     edits = tuple(dict.fromkeys([*asked, *(job.request.id for job in jobs)]))
     jobs.sort(key=lambda i: (variants.index(i.variant), edits.index(i.request.id), i.request.seed))
     return ShownRun(
+        folder=folder,
         experiment=experiment,
         manifest=known,
         variants=variants,
         edits=edits,
         jobs=tuple(jobs),
-        records={job.name: _record(job) for job in jobs},
+        records=found.records,
+        withheld=found.withheld,
         rows=rows,
-        problems=(
-            *([f"The manifest {stated} is not here, so no truth is shown; name it with --manifest."] if gone else []),
-            *_missing(folder, jobs, variants),
+        missing=(
+            *([_gone(experiment.manifest)] if gone else []),
+            *_missing(folder, jobs, variants, problems),
             *_unscored(jobs, rows, folder),
         ),
+        problems=tuple(problems),
     )
 
 
-def sweeps(experiment: ShownExperiment) -> list[Sweep]:
+def _or(instead: T, found: T | UserError, problems: list[str]) -> T:
+    """What was read; where it could not be, its problem is noted and something else stands there."""
+    if isinstance(found, UserError):
+        problems.append(str(found))
+        return instead
+    return found
+
+
+def _is_here(manifest: str) -> bool:
+    """Whether the manifest that an experiment names may be looked for, and lies there: nothing is fetched."""
+    path = Path(manifest)
+    try:
+        return not is_remote(manifest) and (path.is_file() or path.is_dir())
+    except OSError:  # such as a name too long
+        return False
+
+
+def _gone(manifest: str) -> str:
+    return f"The manifest {manifest} is not here, so no truth is shown; name it with --manifest."
+
+
+def _truths(
+    folder: Path, manifest: Manifest | None, experiment: Experiment, render: Render | None, problems: list[str]
+) -> Truths:
+    """The truths of the manifest that the user names, else of the one that the experiment names."""
+    rendered = inside(folder, folder / EVALUATION) / TRUTH
+    nothing = Truths(None, render, rendered)
+    if manifest is not None:
+        return replace(nothing, manifest=manifest)
+    if not experiment.manifest:
+        return nothing
+    own = lies_inside(folder, Path(experiment.manifest))
+    known = _or(None, attempt(partial(_stated_manifest, folder, experiment)), problems)
+    return replace(nothing, manifest=known, run=folder if own else None, named=False)
+
+
+def _stated_manifest(folder: Path, experiment: Experiment) -> Manifest:
+    """The manifest that the experiment names, if it lies in the run or is the one that was used.
+
+    Raises:
+        UserError: it is not readable, or another.
+    """
+    path = Path(experiment.manifest)
+    if lies_inside(folder, path):
+        return read_manifest(inside(folder, path))
+    if not experiment.manifest_digest or content_digest(path) != experiment.manifest_digest:
+        raise UserError(
+            f"The manifest {path} is another than the run was made with, so no truth is shown; name the right one "
+            "with --manifest."
+        )
+    return read_manifest(path)
+
+
+def _read_rows(folder: Path) -> list[Row]:
+    scored = folder / EVALUATION / ROWS
+    return read_rows(inside(folder, scored)) if scored.exists() else []
+
+
+def _known_rows(rows: Sequence[Row], problems: list[str]) -> list[Row]:
+    """The rows of metrics that this version knows."""
+    unknown = set()
+    for metric in dict.fromkeys(row.metric for row in rows):
+        found = attempt(partial(by_id, metric))
+        if isinstance(found, UserError):
+            unknown.add(metric)
+            problems.append(str(found))
+    return [row for row in rows if row.metric not in unknown]
+
+
+def sweeps(experiment: Experiment) -> list[Sweep]:
     """One sweep for each field that alone sets at least two variants apart from the reference."""
     by_field: dict[str, list[tuple[str, Any]]] = {}
     for variant, settings in experiment.settings.items():
@@ -145,40 +202,13 @@ def _rising(points: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         return points
 
 
-def _record(job: ScoringJob) -> dict[str, Any]:
-    return _read_json(result_folder(job) / RECORD)
-
-
 def result_folder(job: ScoringJob) -> Path:
     """The folder that holds a job's frames, masks and record."""
     return Path(job.edited.path).parent
 
 
-def _read_experiment(folder: Path) -> ShownExperiment:
-    path = folder / EXPERIMENT
-    if not path.exists():
-        return ShownExperiment(name=folder.resolve().name)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        variants = {str(name): (dict(v["settings"]), dict(v["config"])) for name, v in values["variants"].items()}
-        reference = values["reference"]
-        if reference is not None and reference not in variants:
-            raise ValueError(f"its reference {reference!r} is none of its variants")
-        return ShownExperiment(
-            name=str(values["name"]),
-            reference=reference,
-            command=str(values.get("command") or ""),
-            manifest=str(values.get("manifest") or ""),
-            manifest_digest=str(values.get("manifest_digest") or ""),
-            settings={name: settings for name, (settings, _) in variants.items()},
-            configs={name: config for name, (_, config) in variants.items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not readable as an experiment ({error!r}); run fatezero ablate again.") from error
-
-
-def _missing(folder: Path, jobs: Sequence[ScoringJob], variants: Sequence[str]) -> list[str]:
-    """What was asked for and is not there, with the reasons that were kept.
+def _missing(folder: Path, jobs: Sequence[ScoringJob], variants: Sequence[str], problems: list[str]) -> list[str]:
+    """What was asked for and is not there, with the reasons that were kept; what cannot be read is noted.
 
     What was asked for is each variant's `plan.json`; without one, the results that any variant has.
     """
@@ -186,24 +216,17 @@ def _missing(folder: Path, jobs: Sequence[ScoringJob], variants: Sequence[str]) 
     anywhere = list(dict.fromkeys(name for found in names.values() for name in found))
     sentences = []
     for variant, there in names.items():
-        plan = folder / variant / PLAN
-        asked = list(_read_json(plan)) if plan.exists() else anywhere
-        absent = [name for name in asked if name not in there]
-        failed = {name: folder / variant / f"{name}.failed.json" for name in absent}
-        reasons = {name: _read_json(path).get("reason") for name, path in failed.items() if path.exists()}
+        plan = _or(None, attempt(partial(read_plan, folder, variant)), problems) if is_name(variant) else None
+        asked = anywhere if plan is None else plan
+        absent = [name for name in asked if name not in there and not (folder / variant / name / RECORD).exists()]
+        failures = {name: attempt(partial(read_failure, folder, folder / variant / name)) for name in absent}
+        found = {name: _or("its failure is not readable", reason, problems) for name, reason in failures.items()}
+        reasons = {name: reason for name, reason in found.items() if reason is not None}
         sentences += [f"{variant}/{name} failed: {reason}" for name, reason in reasons.items()]
         unmade = [name for name in absent if name not in reasons]
         if unmade:
             sentences.append(f"{variant}: {len(unmade)} of {len(asked)} results were not made: {', '.join(unmade)}.")
     return sentences
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-        return values
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not readable ({error}): take it away and edit again.") from error
 
 
 def _unscored(jobs: Sequence[ScoringJob], rows: Sequence[Row], folder: Path) -> list[str]:
@@ -214,6 +237,11 @@ def _unscored(jobs: Sequence[ScoringJob], rows: Sequence[Row], folder: Path) -> 
     absent = [job.name for job in jobs if job.name not in scored]
     if not absent:
         return []
-    reasons = {path.read_text(encoding="utf-8") for path in (folder / EVALUATION / ITEMS).glob(f"*{FAILED}")}
+    kept = visible(folder / EVALUATION / ITEMS, f"*{FAILED}")
+    reasons = {str(_or("", attempt(partial(_reason, folder, path)), [])) for path in kept} - {""}
     stated = f" Reasons that the evaluation gave: {' '.join(sorted(reasons))}" if reasons else ""
     return [f"Not scored ({len(absent)}): {', '.join(absent)}.{stated} Run fatezero evaluate again."]
+
+
+def _reason(folder: Path, path: Path) -> str:
+    return read_text(inside(folder, path), REASON_BYTES)

@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from fatezero.data.files import content_digest, json_digest
-from fatezero.data.layout import EVALUATION, RECORD
+from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import Manifest, read_manifest
 from fatezero.data.video import iter_frames
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt
+from fatezero.system.locking import locked
+from fatezero.system.publishing import clear_leftovers
 from fatezero.types import ClipSpec
 from fatezero_eval.file_names import CACHE, ITEMS, TRUTH
+from fatezero_eval.networks.array_cache import ArrayCache
 from fatezero_eval.networks.flow import read_flow
 from fatezero_eval.networks.loading import Networks, load_networks
 from fatezero_eval.options import EvaluateRun, EvaluateVideos, ScoringOptions
@@ -27,6 +30,8 @@ from fatezero_eval.scoring.provenance import Provenance, edit_digest, versions, 
 from fatezero_eval.scoring.rows import Row, write_rows
 from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, Truths, baselines, clip_name, finished_jobs, job_of
 from fatezero_eval.scoring.windows import ClipVersions
+
+Work = tuple[ScoringJob, Path]  # a job, and the file its rows go to
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,18 @@ def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluati
         render: makes the files of a truth that a manifest states as a recipe.
 
     Raises:
-        UserError: there is no finished edit, or a metric, model or manifest is not usable.
+        UserError: no finished edit can be read, or a metric, model or manifest is not usable.
     """
-    manifest = read_manifest(options.manifest) if options.manifest else None
-    out = options.out or options.run / EVALUATION
-    jobs = finished_jobs(options.run, Truths(manifest, render, out / TRUTH))
-    if not jobs:
-        raise UserError(f"{options.run}: no finished edit (<variant>/<edit id>/{RECORD}); edit some clips first.")
-    return evaluate_jobs(jobs, options, out, manifest)
+    manifest = read_manifest(options.manifest, options.root) if options.manifest else None
+    scorer = load_scorer(options)
+    out = options.out or inside(options.run, options.run / EVALUATION)
+    _tidy(out)
+    found = finished_jobs(options.run, Truths(manifest, render, out / TRUTH))
+    if not found.scorable:
+        reasons = map(": ".join, found.left_out.items())
+        raise UserError("\n".join([f"{options.run}: no result of it can be scored.", *reasons]))
+    evaluation = evaluate_jobs(found.scorable, options, out, manifest, scorer)
+    return replace(evaluation, failures={**found.left_out, **evaluation.failures})
 
 
 def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Evaluation:
@@ -78,11 +87,13 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
     Raises:
         UserError: nothing can be scored, or a metric, model or manifest is not usable.
     """
-    manifest = read_manifest(options.manifest)
+    manifest = read_manifest(options.manifest, options.root)
+    scorer = load_scorer(options)
+    _tidy(options.out)
     report = match_videos(manifest, options.videos, resize=options.resize, trim=options.trim)
     requests = {request.id: request for request in manifest.requests}
     truths = Truths(manifest, render, options.out / TRUTH)
-    jobs = []
+    jobs, failures = [], {f"{options.method}/{m.edit}": m.problem for m in report.matches if m.problem}
     for match in report.matches:
         if match.problem or match.video is None or match.source is None or match.edited is None:
             continue
@@ -91,40 +102,54 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
         request = replace(request, clip=replace(request.clip, frames=frames))
         size = {"height": match.source.height, "width": match.source.width}
         edited = ClipSpec(path=str(match.video), frames=frames, fit="stretch", **size)
-        jobs.append(job_of(request, options.method, edited, truths, notes="; ".join(match.notes)))
+        job = attempt(partial(job_of, request, options.method, edited, truths, notes="; ".join(match.notes)))
+        if isinstance(job, UserError):
+            failures[f"{options.method}/{match.edit}"] = str(job)
+        else:
+            jobs.append(job)
     if not jobs:
-        raise UserError(f"{options.videos}: no video can be scored.\n{report}")
-    evaluation = evaluate_jobs(jobs, options, options.out, manifest)
-    unmatched = {f"{options.method}/{m.edit}": m.problem for m in report.matches if m.problem}
-    return replace(evaluation, match_report=report, failures={**evaluation.failures, **unmatched})
+        raise UserError("\n".join([f"{options.videos}: no video can be scored.", str(report), *failures.values()]))
+    evaluation = evaluate_jobs(jobs, options, options.out, manifest, scorer)
+    return replace(evaluation, match_report=report, failures={**failures, **evaluation.failures})
 
 
 def evaluate_jobs(
-    jobs: Sequence[ScoringJob], options: ScoringOptions, out: Path, manifest: Manifest | None = None
+    jobs: Sequence[ScoringJob], options: ScoringOptions, out: Path, manifest: Manifest | None, scorer: Scorer
 ) -> Evaluation:
     """Score jobs that were not scored yet, in one process or several, and write all rows and their provenance.
 
-    Raises:
-        UserError: a metric or network is not usable.
+    Args:
+        jobs: what to score, beside the baselines.
+        options: how; `out` holds the cache unless they name one.
+        out: where everything goes.
+        manifest: the benchmark, for the provenance.
+        scorer: what `load_scorer` made of the options.
     """
     everything = [*jobs, *baselines(jobs)]
     options = replace(options, cache=options.cache or out / CACHE)
-    scorer = load_scorer(options)
-    files = {job.name: out / ITEMS / f"{fingerprint(job, scorer.setting)}.json" for job in everything}
-    missing = [(job, files[job.name]) for job in everything if kept_rows(files[job.name]) is None]
-    _score_missing(missing, scorer, options)
+    scorer = scorer.with_cache(options.cache)
+    works = [(job, out / ITEMS / f"{fingerprint(job, scorer.setting)}.json") for job in everything]
+    metrics = [metric.id for metric in scorer.metrics]
+    _score_missing([(job, file) for job, file in works if kept_rows(file, job, metrics) is None], scorer, options)
     rows: list[Row] = []
     failures = {}
-    for name, file in files.items():
-        kept = kept_rows(file)
+    for job, file in works:
+        kept = kept_rows(file, job, metrics)
         if kept is not None:
             rows += kept
         else:
-            failures[name] = kept_failure(file)
-    lines, table = write_rows(out, rows)
+            failures[job.name] = kept_failure(file)
     scored = [job for job in jobs if job.name not in failures]
-    write_provenance(out, _provenance(lines, scored, scorer, options, manifest))
+    with locked(out / ".rows.lock"):  # another evaluation may end at the same time: rows and provenance belong together
+        lines, table = write_rows(out, rows)
+        write_provenance(out, _provenance(lines, scored, scorer, options, manifest))
     return Evaluation(tuple(rows), failures, lines, table)
+
+
+def _tidy(out: Path) -> None:
+    """Take away what killed evaluations left."""
+    for folder in (out, out / ITEMS, out / TRUTH, *(out / CACHE).glob("??")):
+        clear_leftovers(folder)
 
 
 def _provenance(
@@ -141,9 +166,6 @@ def _provenance(
         device=options.device,
         versions=versions(),
     )
-
-
-Work = tuple[ScoringJob, Path]  # a job, and the file its rows go to
 
 
 def _score_missing(missing: Sequence[Work], scorer: Scorer, options: ScoringOptions) -> None:
@@ -181,15 +203,25 @@ class Scorer:
         wanted = roles_of(self.metrics)
         return {role: name for role, name in self.networks.ids.items() if role in wanted}
 
+    def with_cache(self, folder: Path | None) -> Scorer:
+        """The same, keeping embeddings and flows in a folder."""
+        return replace(self, networks=replace(self.networks, cache=ArrayCache(folder)))
+
     def __call__(self, work: Work) -> None:
-        """Score one job and keep its rows; a job that cannot be scored leaves the reason instead."""
+        """Score one job and keep its rows; a job that cannot be scored, whyever, leaves the reason instead."""
         job, file = work
-        try:
-            scores = score(_open(job, self.edit_mask), self.metrics, self.networks)
-        except UserError as error:
-            keep_failure(file, str(error))
-            return
-        keep_rows(file, [_row(job, found) for found in scores])
+        rows = attempt(partial(self._rows, job, file.stem))
+        if isinstance(rows, UserError):
+            keep_failure(file, rows)
+        else:
+            keep_rows(file, rows)
+
+    def _rows(self, job: ScoringJob, known: str) -> list[Row]:
+        """The rows of a job, whose fingerprint is known."""
+        rows = [_row(job, found) for found in score(_open(job, self.edit_mask), self.metrics, self.networks)]
+        if fingerprint(job, self.setting) != known:
+            raise UserError("its files changed while it was scored; run fatezero evaluate again.")
+        return rows
 
 
 def load_scorer(options: ScoringOptions) -> Scorer:

@@ -6,14 +6,17 @@ write to the same file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fatezero.data.files import content_digest, json_digest, replace_text
-from fatezero_eval.file_names import FAILED
-from fatezero_eval.scoring.rows import Row, from_json, to_json
-from fatezero_eval.scoring.scoring_jobs import ScoringJob, clip_name
+from fatezero.data.files import json_digest, read_text
+from fatezero.errors import UnforeseenError, UserError
+from fatezero.system.publishing import replace_text
+from fatezero.system.terminal import printable
+from fatezero_eval.file_names import FAILED, LOG
+from fatezero_eval.scoring.rows import Row, from_json, lines_of, to_json
+from fatezero_eval.scoring.scoring_jobs import ScoringJob, clip_name, content_of
 
 
 def fingerprint(job: ScoringJob, setting: str) -> str:
@@ -25,31 +28,47 @@ def fingerprint(job: ScoringJob, setting: str) -> str:
         *((values, key) for key in ("edited", "own_mask", "mask", "true_edit")),
     ):
         if owner[key]:
-            owner[key]["path"] = content_digest(Path(owner[key]["path"]))
-    values["true_flow"] = content_digest(job.true_flow) if job.true_flow else None
+            owner[key]["path"] = content_of(owner[key]["path"])
+    values["true_flow"] = content_of(str(job.true_flow)) if job.true_flow else None
     return json_digest([setting, values])
 
 
 def keep_rows(file: Path, rows: Iterable[Row]) -> None:
     """Write a job's rows; a reason for its failing before goes."""
     replace_text(file, "".join(f"{to_json(row)}\n" for row in rows))
-    file.with_suffix(FAILED).unlink(missing_ok=True)
+    for suffix in (FAILED, LOG):
+        file.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def kept_rows(file: Path) -> list[Row] | None:
-    """A job's rows; None where there are none yet, or damaged ones: it must be scored again."""
+def kept_rows(file: Path, job: ScoringJob, metrics: Sequence[str]) -> list[Row] | None:
+    """A job's rows; None where there are none yet, or others than one for each metric: it must be scored again.
+
+    Args:
+        file: where they are kept.
+        job: what they are of.
+        metrics: ids of the metrics, in their order.
+    """
     try:
-        return [from_json(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [from_json(line) for line in lines_of(read_text(file))]
     except (OSError, ValueError, TypeError):
         return None
+    expected = [(job.variant, job.request.id, job.request.seed, metric) for metric in metrics]
+    return rows if [(row.variant, row.edit, row.seed, row.metric) for row in rows] == expected else None
 
 
-def keep_failure(file: Path, reason: str) -> None:
-    """Write why a job cannot be scored."""
+def keep_failure(file: Path, failure: UserError) -> None:
+    """Write why a job cannot be scored; the trace of what nobody foresaw beside it."""
+    reason = printable(str(failure))
+    if isinstance(failure, UnforeseenError):
+        log = file.with_suffix(LOG)
+        replace_text(log, failure.trace)
+        reason += f" Its trace is in {log}."
     replace_text(file.with_suffix(FAILED), reason)
 
 
 def kept_failure(file: Path) -> str:
     """Why a job has no rows."""
-    reason = file.with_suffix(FAILED)
-    return reason.read_text(encoding="utf-8") if reason.is_file() else "its process ended before it was scored"
+    try:
+        return read_text(file.with_suffix(FAILED)) or "no reason was written down"
+    except (OSError, ValueError):
+        return "its process ended before it was scored"

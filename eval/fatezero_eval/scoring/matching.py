@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fatezero.data.layout import visible
 from fatezero.data.manifest import Manifest
 from fatezero.data.video import VideoInfo, probe
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt
 from fatezero.types import EditRequest
 
 SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".webp")
@@ -94,7 +95,7 @@ def _candidates(folder: Path, request: EditRequest) -> list[Path]:
 
 def _unused(folder: Path, used: Mapping[Path, str]) -> tuple[Path, ...]:
     parents = {parent for path in used for parent in path.parents}
-    videos = (path for path in sorted(folder.iterdir()) if path.is_dir() or path.suffix.lower() in SUFFIXES)
+    videos = (path for path in visible(folder, "*") if path.is_dir() or path.suffix.lower() in SUFFIXES)
     return tuple(path for path in videos if path not in used and path not in parents)
 
 
@@ -108,10 +109,9 @@ def _match(request: EditRequest, found: list[Path], *, resize: bool, trim: bool)
         return match("missing: no video or folder of that name")
     if len(found) > 1:
         return match(f"ambiguous: {' and '.join(path.name for path in found)} are both there; keep one")
-    try:
-        infos = probe(request.clip), probe(found[0])
-    except UserError as error:
-        return match(str(error))
+    infos = attempt(lambda: (probe(request.clip), probe(found[0])))
+    if isinstance(infos, UserError):
+        return match(str(infos))
     problems, notes = _differences(*infos, resize=resize, trim=trim)
     return match("; ".join(problems), tuple(notes), *infos)
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Generic, Literal, TypeVar
+from contextlib import ExitStack
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from lightning import LightningModule, Trainer
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
+
+from fatezero.errors import UserError
+from fatezero.system.stopping import end_children, end_with_parent, listen, stopping_on_signals
 
 T = TypeVar("T")
 
@@ -23,18 +29,30 @@ class _Worker(LightningModule, Generic[T]):
         self._start = start
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
-        """Start in the process that will do the work."""
+        """Start in the process that will do the work, and end with its parent or when told to."""
+        end_with_parent()
+        self._stopping = ExitStack()
+        self._stopping.enter_context(stopping_on_signals())
         self._do = self._start()
+
+    def on_predict_start(self) -> None:
+        """Lightning has put its own handlers there after `setup`."""
+        listen()
 
     def predict_step(self, batch: list[torch.Tensor]) -> None:
         """Do one piece of work."""
         self._do(self._work[int(batch[0])])
 
+    def teardown(self, stage: str) -> None:  # noqa: ARG002
+        """Let go of the signals; the process that shares the work out never took them."""
+        if hasattr(self, "_stopping"):
+            self._stopping.close()
+
 
 def share(
     work: Sequence[T], start: Callable[[], Callable[[T], None]], processes: int, device: Literal["cpu", "cuda"]
 ) -> None:
-    """Share work among at most so many processes.
+    """Share work among at most so many processes; none of them outlives this call.
 
     Predict shards without repeating: of three pieces two processes get 0 and 2, and 1.
 
@@ -43,6 +61,9 @@ def share(
         start: called once in each process, which it must be possible to send it to; returns what does one piece.
         processes: how many, at most.
         device: where the work is done.
+
+    Raises:
+        UserError: a process died; what it had finished is kept.
     """
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -56,6 +77,21 @@ def share(
         enable_model_summary=False,
     )
     numbers = DataLoader(TensorDataset(torch.arange(len(work))))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.predict(_Worker(work, start), numbers, return_predictions=False)
+    others = multiprocessing.active_children()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            trainer.predict(_Worker(work, start), numbers, return_predictions=False)
+    except (ProcessExitedException, ProcessRaisedException) as died:
+        end_children(spared=others)
+        raise UserError(
+            f"Process {died.error_index} of the evaluation died ({_last_line(died)}); what is scored is kept. Give "
+            "the same command again to go on."
+        ) from died
+    except BaseException:
+        end_children(spared=others)
+        raise
+
+
+def _last_line(error: Any) -> str:
+    return str(error).strip().splitlines()[-1].strip().removeprefix(f"{UserError.__module__}.UserError: ")

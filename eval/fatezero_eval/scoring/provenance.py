@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
-from fatezero.data.files import content_digest, json_digest, replace_text
+from fatezero.data.files import content_digest, json_digest, read_json
 from fatezero.data.layout import ROWS
 from fatezero.data.video import probe
 from fatezero.errors import UserError
+from fatezero.system.publishing import replace_text
+from fatezero.system.terminal import quoted
 from fatezero.types import EditRequest
 from fatezero_eval.file_names import PROVENANCE
+from fatezero_eval.scoring.scoring_jobs import content_of
 
 PACKAGES = (
     "fatezero-lab",
@@ -68,20 +71,34 @@ def read_provenance(folder: Path) -> Provenance:
     """
     path = folder / PROVENANCE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         provenance = Provenance(**{**values, "metrics": tuple(values["metrics"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        _check(provenance)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: no record of what the rows were made with ({error}); {_AGAIN}") from error
     if provenance.rows != content_digest(folder / ROWS):
-        raise UserError(f"{path}: belongs to other rows than {folder / 'rows.jsonl'}; {_AGAIN}")
+        raise UserError(f"{path}: belongs to other rows than {folder / ROWS}; {_AGAIN}")
     return provenance
+
+
+def _check(provenance: Provenance) -> None:
+    """Refuse values of other types."""
+    for field in fields(Provenance):
+        value = getattr(provenance, field.name)
+        parts = [value]
+        if field.name in ("edits", "models", "versions"):
+            parts = [*value.values()]
+        elif field.name == "metrics":
+            parts = [*value]
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"{field.name} is {quoted(value)}")
 
 
 def edit_digest(request: EditRequest) -> str:
     """Digest of what two methods must share for their scores of an edit to be comparable."""
     clip = request.clip
     info = probe(clip)
-    frames = [content_digest(Path(clip.path)), clip.start, clip.stride, clip.fps, clip.fit]
+    frames = [content_of(clip.path), clip.start, clip.stride, clip.fps, clip.fit]
     size = [info.frames, info.height, info.width]  # as settled: a request may leave them open
     return json_digest([frames, size, request.source_prompt, request.target_prompt, request.category])
 

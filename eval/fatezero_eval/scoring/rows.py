@@ -8,12 +8,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fatezero.data.files import replace_text, replacing
+from fatezero.data.files import parse_json, read_text
 from fatezero.data.layout import ROWS
 from fatezero.errors import UserError
+from fatezero.system.publishing import replace_text, replacing
+from fatezero.system.terminal import quoted
 
 BASELINES = ("source", "no edit")
 """What stands beside every method: the source judged by its own prompt, and the source handed in as the edit."""
+MAX_BYTES = 2**30  # of a file of rows; a row has about 300
+_COUNTS = ("seed", "defined", "undefined")
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes rather than shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +70,13 @@ def write_rows(folder: Path, rows: Sequence[Row]) -> tuple[Path, Path]:
     with replacing(parquet) as partial:
         table.to_parquet(partial, index=False)
     with replacing(csv) as partial:
-        table.to_csv(partial, index=False)
+        table.map(as_cell).to_csv(partial, index=False)
     return lines, parquet
+
+
+def as_cell(value: Any) -> Any:
+    """A value of a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -76,16 +86,21 @@ def read_rows(path: Path) -> list[Row]:
         UserError: the file is missing, or a line is not a row.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: no rows to read ({error}); run fatezero evaluate first.") from error
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         try:
             rows.append(from_json(line))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}, line {number}: not a row ({error}); run fatezero evaluate again.") from error
     return rows
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a file of rows: texts in it may hold other characters that end lines elsewhere."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def to_json(row: Row) -> str:
@@ -97,8 +112,21 @@ def from_json(line: str) -> Row:
     """The row that `to_json` wrote.
 
     Raises:
-        ValueError: not JSON.
+        ValueError: not JSON, or values of other types.
         TypeError: other fields than a row's.
     """
-    values: dict[str, Any] = json.loads(line)
-    return Row(**values)
+    values: dict[str, Any] = parse_json(line)
+    row = Row(**values)
+    for field in fields(Row):
+        value = getattr(row, field.name)
+        if not _fits(field.name, value):
+            raise ValueError(f"{field.name} is {quoted(value)}")
+    return row
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name == "value":
+        return value is None or (type(value) in (int, float) and abs(value) < 2**100)
+    if name in _COUNTS:
+        return type(value) is int and 0 <= value < 2**63
+    return isinstance(value, str)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fatezero.data.files import json_digest
-from fatezero.data.layout import FRAMES, MASKS, result_records
+from fatezero.data.files import IRREGULAR, MISSING, content_digest, json_digest
+from fatezero.data.layout import FRAMES, MASKS, RECORD, inside, lies_inside, result_records
 from fatezero.data.manifest import Manifest, request_from_json
-from fatezero.errors import UserError
+from fatezero.data.remote import is_remote, open_input
+from fatezero.errors import UserError, attempt
+from fatezero.system.terminal import quoted
 from fatezero.types import ClipSpec, EditRequest
+from fatezero_eval.scoring.records import read_record
 from fatezero_eval.scoring.rows import BASELINES
 
 
@@ -64,41 +67,165 @@ class Truths:
         manifest: the benchmark; None if nothing is known.
         render: makes the files of a truth stated as a recipe; None where paths are stated.
         folder: where rendered files go.
+        run: the run folder that the manifest came with, whose files alone it may name; None where it lies elsewhere.
+        named: whether the user named the manifest, and so the clips that it names.
     """
 
     manifest: Manifest | None
     render: Render | None
     folder: Path
+    run: Path | None = None
+    named: bool = True
 
     def of(self, request: EditRequest) -> Mapping[str, Any]:
-        """Paths of the true edit (`clip`), the edit mask (`mask`) and the motion (`flow`), if known."""
+        """Paths of the true edit (`clip`), the edit mask (`mask`) and the motion (`flow`), if known.
+
+        Raises:
+            UserError: a recipe that cannot be rendered, or a path out of the run that the manifest came with.
+        """
         stated = self.manifest.truth.get(request.id, {}) if self.manifest else {}
-        if self.render is None or not stated:
-            return stated
-        name = json_digest(stated, 8)
-        return self.render(stated, self.folder / name)
+        if self.render is not None and stated:
+            stated = self.render(stated, self.folder / json_digest(stated, 8))
+        for path in (Path(stated[key]) for key in ("clip", "mask", "flow") if key in stated):
+            if path.is_relative_to(self.folder):  # which an earlier evaluation, whoever's, may have filled
+                inside(self.folder, path)
+            if self.run is not None:
+                inside(self.run, path)
+        return stated
+
+    def clip_of(self, request: EditRequest, digest: str) -> str | None:
+        """Where the manifest that the user named has a request's clip; None if it has none, or another one.
+
+        Args:
+            request: as the result's record states it; its clip may have lain elsewhere.
+            digest: of the content of the clip that was edited; empty where the record does not say.
+        """
+        if self.manifest is None or not self.named:
+            return None
+        path = next((known.clip.path for known in self.manifest.requests if known.id == request.id), None)
+        if path is None or path == request.clip.path:
+            return path
+        same_place = not is_remote(path) and _leads_to(Path(request.clip.path), Path(path))
+        same_name = clip_name(replace(request.clip, path=path)) == clip_name(request.clip)
+        return path if same_place or (content_of(path) == digest if digest else same_name) else None
 
 
-def finished_jobs(run: Path, truths: Truths) -> list[ScoringJob]:
-    """The finished edits of a run folder, by variant and folder.
+@dataclass(frozen=True)
+class FinishedJobs:
+    """The finished edits of a run folder.
+
+    Attributes:
+        jobs: by variant and folder.
+        records: by job, its `meta.json`.
+        withheld: by job, why its source clip may not be read; such a job can be shown without it, but not scored.
+        problems: by `<variant>/<folder>`, why a result is none of the jobs.
+    """
+
+    jobs: tuple[ScoringJob, ...]
+    records: Mapping[str, Mapping[str, Any]]
+    withheld: Mapping[str, str]
+    problems: Mapping[str, str]
+
+    @property
+    def scorable(self) -> list[ScoringJob]:
+        """The jobs whose source may be read."""
+        return [job for job in self.jobs if job.name not in self.withheld]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why jobs and results cannot be scored."""
+        return {**self.problems, **self.withheld}
+
+
+def finished_jobs(run: Path, truths: Truths) -> FinishedJobs:
+    """The finished edits of a run folder; one that is damaged, or leads out of the folder, costs no other.
 
     Raises:
-        UserError: there is no such folder, or an edit's record is damaged.
+        UserError: there is no such folder, or no result in it that can be read.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder; check the path.")
-    jobs = []
+    jobs: dict[str, ScoringJob] = {}
+    records, withheld, problems = {}, {}, {}
     for meta in result_records(run):
         folder = meta.parent
-        try:
-            request = request_from_json(json.loads(meta.read_text(encoding="utf-8"))["request"], str(meta))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{meta}: not readable as an edit's record ({error}); edit the clip again.") from error
-        masks = folder / MASKS
-        own_mask = ClipSpec(path=str(masks)) if masks.is_dir() else None
-        edited = ClipSpec(path=str(folder / FRAMES))
-        jobs.append(job_of(request, folder.parent.name, edited, truths, own_mask=own_mask))
-    return jobs
+        place = f"{folder.parent.name}/{folder.name}"
+        found = attempt(partial(_finished, run, folder, truths))
+        if isinstance(found, UserError):
+            problems[place] = str(found)
+            continue
+        job, record, reason = found
+        if job.name in jobs:
+            taken = Path(jobs[job.name].edited.path).parent.name
+            problems[place] = f"{folder} holds the same edit and seed as {taken}: take one of them away."
+            continue
+        jobs[job.name], records[job.name] = job, record
+        if reason:
+            withheld[job.name] = reason
+    if not jobs and not problems:
+        raise UserError(f"{run}: no finished edit (<variant>/<edit id>/{RECORD}); edit some clips first.")
+    if not jobs:
+        raise UserError("\n".join([f"{run}: no result of it can be read.", *map(": ".join, problems.items())]))
+    return FinishedJobs(tuple(jobs.values()), records, withheld, problems)
+
+
+def _finished(run: Path, folder: Path, truths: Truths) -> tuple[ScoringJob, Mapping[str, Any], str]:
+    """The job of a result folder, its record, and why its source may not be read; empty if it may."""
+    if folder.parent.name in BASELINES:
+        raise UserError(f"{folder.parent} is called as a baseline is: give the variant another name.")
+    meta = folder / RECORD
+    record = read_record(run, meta)
+    request = request_from_json(record.get("request", {}), str(meta))
+    source = attempt(partial(_source, run, request, record.get("clip_digest", ""), truths))
+    if not isinstance(source, UserError):
+        request = replace(request, clip=source)
+    masks = inside(run, folder / MASKS)
+    edited = ClipSpec(path=str(inside(run, folder / FRAMES)))
+    own_mask = ClipSpec(path=str(masks)) if masks.is_dir() else None
+    job = job_of(request, folder.parent.name, edited, truths, own_mask=own_mask)
+    return job, record, str(source) if isinstance(source, UserError) else ""
+
+
+def _source(run: Path, request: EditRequest, digest: str, truths: Truths) -> ClipSpec:
+    """A result's source clip, if it may be read: a record could name any file, and any address.
+
+    It may where it lies in the run, where the manifest that the user named has it, and where the record states the
+    digest of its content: whoever states that has read it before.
+    """
+    clip = request.clip
+    named = truths.clip_of(request, digest)
+    if named is not None:
+        return replace(clip, path=named)
+    remedy = "give --manifest with the edits, whose clips are read"
+    if is_remote(clip.path):
+        raise UserError(f"its source clip {quoted(clip.path)} is not fetched, as its record alone names it: {remedy}.")
+    local = Path(clip.path)
+    if lies_inside(run, local):
+        inside(run, local)
+        return clip
+    if not digest:
+        raise UserError(
+            f"its source clip {quoted(clip.path)} lies outside the run, and its record does not state the clip's "
+            f"content (clip_digest): {remedy}."
+        )
+    if digest in (MISSING, IRREGULAR) or content_of(clip.path) != digest:
+        raise UserError(f"its source clip {quoted(clip.path)} is not the one that was edited, or is gone: {remedy}.")
+    return clip
+
+
+def _leads_to(path: Path, other: Path) -> bool:
+    try:
+        return path.resolve() == other.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a null byte
+        return False
+
+
+def content_of(path: str) -> str:
+    """Digest of the content of a file or folder, here or in a store."""
+    try:
+        return content_digest(open_input(path))
+    except (UserError, OSError):
+        return MISSING
 
 
 def job_of(
@@ -116,7 +243,7 @@ def job_of(
         name: replace(request.clip, path=str(truth[key])) if key in truth else None
         for name, key in (("mask", "mask"), ("true_edit", "clip"))
     }
-    flow = Path(truth["flow"]) if "flow" in truth else None
+    flow = _flow(truth["flow"]) if "flow" in truth else None
     return ScoringJob(
         request=request,
         variant=variant,
@@ -126,6 +253,10 @@ def job_of(
         notes=notes,
         **named,
     )
+
+
+def _flow(path: str) -> Path:
+    return open_input(path) if is_remote(path) else Path(path)  # one that is missing is told when it is read
 
 
 def baselines(jobs: Sequence[ScoringJob]) -> list[ScoringJob]:

@@ -16,6 +16,7 @@ from multiprocessing import get_context
 import numpy as np
 import numpy.typing as npt
 
+from fatezero.system.terminal import say
 from fatezero.types import Frames
 from fatezero_eval.networks.array_cache import Arrays
 from fatezero_eval.networks.clip import ImageTextEncoder
@@ -121,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--judge", required=True, help="the judge, as for fatezero evaluate")
     options = parser.parse_args(arguments)
     workloads = [Workload(frames, options.size, options.judge) for frames in options.frames]
-    print("| frames | clips a minute | CPU seconds a frame | of which in the judge | peak memory |")
-    print("|---:|---:|---:|---:|---:|")
+    say("| frames | clips a minute | CPU seconds a frame | of which in the judge | peak memory |")
+    say("|---:|---:|---:|---:|---:|")
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for found in pool.imap(measure, workloads, chunksize=1):
             rates = f"{60 / found.seconds:.2f} | {found.cpu / found.frames:.3f}"
             share = f"{found.encoding / found.cpu:.0%}"
-            print(f"| {found.frames} | {rates} | {share} | {found.peak / 2**20:.0f} MiB |", flush=True)
+            say(f"| {found.frames} | {rates} | {share} | {found.peak / 2**20:.0f} MiB |")
 
 
 if __name__ == "__main__":

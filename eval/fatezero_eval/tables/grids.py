@@ -30,9 +30,9 @@ HOW_TO_READ_DIFFERENCES = (
 COST = "Seconds a frame count the inversion in full even where variants shared one; memory is the largest of all edits."
 
 
-def leaderboard_markdown(tables: Sequence[Table]) -> str:
-    """The whole leaderboard."""
-    return "# Leaderboard\n\n" + "\n".join(markdown(grid) for grid in _leaderboard(tables))
+def leaderboard_markdown(tables: Sequence[Table], problems: Sequence[str] = ()) -> str:
+    """The whole leaderboard, with a sentence for each thing that it leaves out."""
+    return "# Leaderboard\n\n" + "\n".join(markdown(grid) for grid in [*_leaderboard(tables), *_left_out(problems)])
 
 
 def overview_markdown(tables: Sequence[Table]) -> str:
@@ -40,9 +40,9 @@ def overview_markdown(tables: Sequence[Table]) -> str:
     return "\n".join(markdown(grid) for grid in _leaderboard(tables, brief=True))
 
 
-def leaderboard_html(tables: Sequence[Table]) -> str:
-    """The whole leaderboard with its differences; nothing is loaded from elsewhere, columns sort on a click."""
-    return html_page([*_leaderboard(tables), *_differences(tables)])
+def leaderboard_html(tables: Sequence[Table], problems: Sequence[str] = ()) -> str:
+    """The same with its differences; nothing is loaded from elsewhere, columns sort on a click."""
+    return html_page([*_leaderboard(tables), *_differences(tables), *_left_out(problems)])
 
 
 def differences_markdown(tables: Sequence[Table]) -> str:
@@ -83,6 +83,10 @@ def _leaderboard(tables: Sequence[Table], *, brief: bool = False) -> list[Grid]:
         if not brief:
             grids += [*(_of_metric(table, metric, scores) for metric in metrics), _provenance(table)]
     return grids
+
+
+def _left_out(problems: Sequence[str]) -> list[Grid]:
+    return [Grid("Left out", notes=problems, level=2)] if problems else []
 
 
 def _overview(table: Table, metrics: Sequence[str], scores: Mapping[tuple[str, str, str], Score]) -> Grid:

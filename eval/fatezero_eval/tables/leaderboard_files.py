@@ -6,13 +6,15 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
-from fatezero.data.files import replace_text, replacing
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt
+from fatezero.system.publishing import replace_text, replacing
 from fatezero_eval.file_names import DIFFERENCES, LEADERBOARD
+from fatezero_eval.scoring.rows import as_cell
 from fatezero_eval.tables import grids
 from fatezero_eval.tables.joining import Table, join
 from fatezero_eval.tables.scored_runs import named_apart, read_scored_run
@@ -26,10 +28,12 @@ class Leaderboard:
     Attributes:
         tables: the first holds the first run.
         folder: where they were written.
+        problems: a sentence for each thing that is left out, as it cannot be read.
     """
 
     tables: tuple[Table, ...]
     folder: Path
+    problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return grids.overview_markdown(self.tables)
@@ -48,26 +52,30 @@ def write_leaderboard(runs: Sequence[Path], out: Path, reference: str | None = N
             experiment, if it names one.
 
     Raises:
-        UserError: a folder holds no scores, or damaged ones; two runs cannot be told apart; no table has the
-            reference.
+        UserError: no folder holds scores that can be read; two runs cannot be told apart; no table has the reference.
     """
     if not runs:
         raise UserError("name at least one run folder, or the output folder of an evaluation.")
-    loaded = named_apart([read_scored_run(run) for run in runs])
-    wanted = reference or next((run.experiment["reference"] for run in loaded if run.experiment.get("reference")), None)
+    found = [attempt(partial(read_scored_run, run)) for run in runs]
+    unread = [str(run) for run in found if isinstance(run, UserError)]
+    if len(unread) == len(runs):
+        raise UserError("\n".join(unread))
+    loaded = named_apart([run for run in found if not isinstance(run, UserError)])
+    wanted = reference or next((run.experiment.reference for run in loaded if run.experiment.reference), None)
     tables = join(loaded, wanted)
     if reference is not None and all(table.reference is None for table in tables):
         known = ", ".join(method.variant for table in tables for method in table.methods)
         raise UserError(f"there is no variant {reference!r} to compare with; choose one of {known}.")
-    leaderboard = Leaderboard(tables, out)
+    problems = (*unread, *(problem for run in loaded for problem in run.problems))
+    leaderboard = Leaderboard(tables, out, problems)
     _write(leaderboard)
     return leaderboard
 
 
 def _write(leaderboard: Leaderboard) -> None:
-    tables, out = leaderboard.tables, leaderboard.folder
-    replace_text(out / f"{LEADERBOARD}.md", grids.leaderboard_markdown(tables))
-    replace_text(out / f"{LEADERBOARD}.html", grids.leaderboard_html(tables))
+    tables, out, problems = leaderboard.tables, leaderboard.folder, leaderboard.problems
+    replace_text(out / f"{LEADERBOARD}.md", grids.leaderboard_markdown(tables, problems))
+    replace_text(out / f"{LEADERBOARD}.html", grids.leaderboard_html(tables, problems))
     replace_text(out / f"{LEADERBOARD}.json", _json([_as_json(table) for table in tables]))
     _write_records(
         out / f"{LEADERBOARD}.csv", [r for i, table in enumerate(tables, 1) for r in _score_records(i, table)]
@@ -143,4 +151,4 @@ def _write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]) if records else [])
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows({name: as_cell(value) for name, value in record.items()} for record in records)

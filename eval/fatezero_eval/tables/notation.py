@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from fatezero.system.terminal import printable
+
 _HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy"
@@ -86,7 +88,8 @@ def _line(cells: Iterable[str]) -> str:
 
 def _plain(text: str) -> str:
     """Names come from users: nothing in them may end a cell or begin HTML."""
-    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+    one_line = printable(" ".join(text.splitlines()))
+    return escape(one_line, quote=False).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _html(grid: Grid) -> str:

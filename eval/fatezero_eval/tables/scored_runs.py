@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import fsum
 from pathlib import Path
-from typing import Any
 
 from fatezero.data.files import json_digest
-from fatezero.data.layout import EVALUATION, EXPERIMENT, ROWS, result_records
-from fatezero.errors import UserError
+from fatezero.data.layout import EVALUATION, ROWS, inside, result_records
+from fatezero.errors import UserError, attempt
+from fatezero_eval.file_names import PROVENANCE
 from fatezero_eval.scoring.provenance import Provenance, read_provenance
+from fatezero_eval.scoring.records import Experiment, read_experiment, read_record
 from fatezero_eval.scoring.rows import BASELINES, Row, read_rows
 
 
@@ -62,6 +63,7 @@ class ScoredRun:
         provenance: what they were made with.
         records: by variant, the records of its edits.
         experiment: what `experiment.json` says; empty without one.
+        problems: a sentence for each thing in it that cannot be read; what depends on it is left out.
     """
 
     path: Path
@@ -69,7 +71,8 @@ class ScoredRun:
     rows: Sequence[Row]
     provenance: Provenance
     records: Mapping[str, Sequence[EditRecord]]
-    experiment: Mapping[str, Any]
+    experiment: Experiment
+    problems: tuple[str, ...]
 
 
 def read_scored_run(run: Path) -> ScoredRun:
@@ -81,48 +84,55 @@ def read_scored_run(run: Path) -> ScoredRun:
     folder = next((f for f in (run / EVALUATION, run) if (f / ROWS).is_file()), None)
     if folder is None:
         raise UserError(f"{run}: no scores ({EVALUATION}/{ROWS} or {ROWS}); run fatezero evaluate first.")
+    problems = []
     records: dict[str, list[EditRecord]] = {}
     for meta in result_records(run):
-        records.setdefault(meta.parent.parent.name, []).append(_record(meta))
-    experiment = run / EXPERIMENT
+        record = attempt(partial(_record, run, meta))
+        if isinstance(record, UserError):
+            problems.append(str(record))
+        else:
+            records.setdefault(meta.parent.parent.name, []).append(record)
+    experiment = attempt(partial(read_experiment, run))
+    if isinstance(experiment, UserError):
+        problems.append(str(experiment))
+        experiment = Experiment(name=run.resolve().name)
+    for name in (ROWS, PROVENANCE):
+        inside(run, folder / name)
+    rows, provenance = read_rows(folder / ROWS), read_provenance(folder)
+    for metric in dict.fromkeys(row.metric for row in rows):
+        _check_known(metric)
     return ScoredRun(
         path=run.resolve(),
         name=run.resolve().name,
-        rows=read_rows(folder / ROWS),
-        provenance=read_provenance(folder),
+        rows=rows,
+        provenance=provenance,
         records=records,
-        experiment=_read_json(experiment) if experiment.is_file() else {},
+        experiment=experiment,
+        problems=tuple(problems),
     )
 
 
-def _record(path: Path) -> EditRecord:
-    meta = _read_json(path)
-    try:
-        config, checkpoint, versions = meta.get("config"), meta.get("checkpoint"), meta.get("versions")
-        timings, stored = meta.get("timings"), meta.get("kept_bytes")
-        return EditRecord(
-            configuration=json_digest(config, 4) if config else None,
-            checkpoint=f"{checkpoint['name']}:{checkpoint['digest'][:8]}" if checkpoint else None,
-            device=meta["runtime"]["device"] if "runtime" in meta else None,
-            versions=", ".join(f"{name} {number}" for name, number in versions.items()) if versions else None,
-            cost=Cost(
-                seconds_per_frame=fsum(timings.values()) / meta["frames"] if timings and "frames" in meta else None,
-                peak_memory_bytes=meta.get("peak_memory_bytes"),
-                stored_bytes=fsum(stored.values()) if stored else None,
-            ),
-        )
-    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{path}: not readable as an edit's record ({error!r}); edit the clip again.") from error
+def _check_known(metric: str) -> None:
+    from fatezero_eval.scoring.suite import by_id  # noqa: PLC0415  (imports torch)
+
+    by_id(metric)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable ({error}); take it away and run again.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a record; take it away and run again.")
-    return values
+def _record(run: Path, path: Path) -> EditRecord:
+    meta = read_record(run, path)
+    config, checkpoint, versions = meta.get("config"), meta.get("checkpoint"), meta.get("versions")
+    timings, stored = meta.get("timings"), meta.get("kept_bytes")
+    return EditRecord(
+        configuration=json_digest(config, 4) if config else None,
+        checkpoint=f"{checkpoint['name']}:{checkpoint['digest'][:8]}" if checkpoint else None,
+        device=meta["runtime"]["device"] if "runtime" in meta else None,
+        versions=", ".join(f"{name} {number}" for name, number in versions.items()) if versions else None,
+        cost=Cost(
+            seconds_per_frame=fsum(timings.values()) / meta["frames"] if timings and "frames" in meta else None,
+            peak_memory_bytes=meta.get("peak_memory_bytes"),
+            stored_bytes=fsum(stored.values()) if stored else None,
+        ),
+    )
 
 
 def named_apart(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
@@ -153,12 +163,16 @@ def named_apart(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
     ]
 
 
-def _relabelled(experiment: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
-    reference, variants = experiment.get("reference", ""), experiment.get("variants", ())
-    return {"reference": names.get(reference, reference), "variants": [names.get(name, name) for name in variants]}
+def _relabelled(experiment: Experiment, names: Mapping[str, str]) -> Experiment:
+    reference = experiment.reference
+    return replace(
+        experiment,
+        reference=None if reference is None else names.get(reference, reference),
+        settings={names.get(name, name): settings for name, settings in experiment.settings.items()},
+    )
 
 
 def variants_of(run: ScoredRun) -> list[str]:
     """A run's variants without the baselines: in the experiment's order, or that of the rows."""
     scored = dict.fromkeys(row.variant for row in run.rows if row.variant not in BASELINES)
-    return [name for name in dict.fromkeys([*run.experiment.get("variants", ()), *scored]) if name in scored]
+    return [name for name in dict.fromkeys([*run.experiment.settings, *scored]) if name in scored]

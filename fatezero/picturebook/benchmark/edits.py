@@ -14,6 +14,7 @@ from fatezero.data.video import write_video
 from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
 from fatezero.picturebook.world.scenes import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, held_out
 from fatezero.shipped import DEMO
+from fatezero.system.publishing import replace_text
 
 FPS = 8
 CLIPS = 30
@@ -173,5 +174,5 @@ def write_manifest(manifest: Path, name: str, clips: Sequence[Sequence[Benchmark
         clip = f"clips/{recipe.scene.object}-{recipe.scene.background.replace(' ', '-')}-{recipe.seed}.mp4"
         write_video(manifest.parent / clip, render_clip(recipe).frames, FPS)
         entries += [as_entry(edit, clip) for edit in edits]
-    manifest.write_text(yaml.safe_dump({"name": name, "edits": entries}, sort_keys=False, width=100))
+    replace_text(manifest, yaml.safe_dump({"name": name, "edits": entries}, sort_keys=False, width=100))
     return manifest

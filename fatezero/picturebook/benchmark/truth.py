@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fatezero.data.files import replacing
-from fatezero.data.video import write_frames
+from fatezero.data.video import probe, write_frames
+from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import (
     ClipRecipe,
     TrueClip,
@@ -21,7 +21,14 @@ from fatezero.picturebook.benchmark.recipes import (
     render_clip,
     true_flow,
 )
-from fatezero.picturebook.world.scenes import Scene
+from fatezero.picturebook.world.scenes import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene
+from fatezero.system.locking import locked
+from fatezero.system.publishing import replacing
+from fatezero.system.terminal import quoted
+
+MAX_FRAMES = 1024  # of a recipe that a manifest states
+MAX_PAN = 40.0
+_AGAIN = "write the benchmark's manifest again."
 
 
 def render_truth(stated: Mapping[str, Any]) -> tuple[TrueClip, TrueClip]:
@@ -32,18 +39,68 @@ def render_truth(stated: Mapping[str, Any]) -> tuple[TrueClip, TrueClip]:
 
     Returns:
         The source clip with its truth, and the true edited clip with its own.
+
+    Raises:
+        UserError: the recipe names what this world does not have.
     """
-    recipe = _recipe(stated)
-    return render_clip(recipe), render_clip(recipe.edited(Scene(**stated["target"])))
+    recipe, target = _scenes(stated)
+    return render_clip(recipe), render_clip(recipe.edited(target))
+
+
+def check_truth(stated: Mapping[str, Any]) -> None:
+    """Refuse a recipe, or a true clip or mask, that could not be used later; nothing is written.
+
+    Args:
+        stated: of one edit, as `read_manifest` gives it.
+
+    Raises:
+        UserError: a recipe that names nothing of this world, or a file that is missing or unreadable.
+    """
+    if "recipe" in stated:
+        _scenes(stated)
+        return
+    for key in ("clip", "mask"):
+        if key in stated:
+            probe(stated[key])
 
 
 def _recipe(stated: Mapping[str, Any]) -> ClipRecipe:
-    recipe = stated["recipe"]
-    return ClipRecipe(**{**recipe, "scene": Scene(**recipe["scene"])})
+    return _scenes(stated)[0]
+
+
+def _scenes(stated: Mapping[str, Any]) -> tuple[ClipRecipe, Scene]:
+    """The source's recipe and the scene of the true edit.
+
+    Raises:
+        UserError: they name what this world does not have.
+    """
+    try:
+        recipe = dict(stated["recipe"])
+        made = ClipRecipe(**{**recipe, "scene": Scene(**recipe["scene"])})
+        target = Scene(**stated["target"])
+        sound = all(map(_is_of_this_world, (made.scene, target))) and _is_bounded(made)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the truth is no recipe of a Picturebook clip ({error}); {_AGAIN}") from error
+    if not sound:
+        raise UserError(f"the truth names what Picturebook does not have ({quoted(stated)}); {_AGAIN}")
+    return made, target
+
+
+def _is_of_this_world(scene: Scene) -> bool:
+    known = scene.object in OBJECTS and scene.background in BACKGROUNDS
+    return known and scene.colour in (None, *COLOURS) and scene.style in (None, *STYLES)
+
+
+def _is_bounded(recipe: ClipRecipe) -> bool:
+    whole = type(recipe.frames) is int and type(recipe.seed) is int and type(recipe.pan) in (int, float)
+    known = recipe.distractor is None or recipe.distractor in OBJECTS
+    return whole and known and 0 < recipe.frames <= MAX_FRAMES and recipe.seed >= 0 and abs(recipe.pan) <= MAX_PAN
 
 
 def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Render what a manifest's `truth` block names into a folder, unless it lies there already.
+
+    A truth that states files, rather than a recipe, is what it states.
 
     Args:
         stated: of one edit, as `read_manifest` gives it.
@@ -51,17 +108,27 @@ def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, str]:
             `backward`, F-1,2,H,W, and `visible`, F-1,H,W.
 
     Returns:
-        The paths of all three, as a manifest of files would state them.
+        The paths of all three, as far as they are known, as a manifest of files would state them.
+
+    Raises:
+        UserError: the recipe names what this world does not have, or the folder cannot be written.
     """
-    if not folder.is_dir():
-        source, target = render_truth(stated)
-        with replacing(folder) as partial:
-            write_frames(partial / "clip", target.frames)
-            write_frames(partial / "mask", edit_mask(stated, source, target).astype(np.uint8) * 255)
-            forward, backward = both_flows(stated, source)
-            flow = {"forward": forward, "backward": backward, "visible": one_surface(source)}
-            np.savez_compressed(partial / "flow.npz", allow_pickle=False, **flow)
+    if "recipe" not in stated:
+        return {key: stated[key] for key in ("clip", "mask", "flow") if key in stated}
+    with locked(folder.with_name(f".{folder.name}.lock")):  # others that want it wait, rather than write it again
+        if not folder.is_dir():
+            _render_into(folder, stated)
     return {"clip": str(folder / "clip"), "mask": str(folder / "mask"), "flow": str(folder / "flow.npz")}
+
+
+def _render_into(folder: Path, stated: Mapping[str, Any]) -> None:
+    source, target = render_truth(stated)
+    with replacing(folder) as partial:
+        write_frames(partial / "clip", target.frames)
+        write_frames(partial / "mask", edit_mask(stated, source, target).astype(np.uint8) * 255)
+        forward, backward = both_flows(stated, source)
+        flow = {"forward": forward, "backward": backward, "visible": one_surface(source)}
+        np.savez_compressed(partial / "flow.npz", allow_pickle=False, **flow)
 
 
 def one_surface(clip: TrueClip) -> npt.NDArray[np.bool_]:
@@ -82,10 +149,10 @@ def one_surface(clip: TrueClip) -> npt.NDArray[np.bool_]:
 
 def edit_mask(stated: Mapping[str, Any], source: TrueClip, target: TrueClip) -> npt.NDArray[np.bool_]:
     """Where frames may change, F,H,W: everywhere (style), off the object (background), else on both objects."""
-    before, after = stated["recipe"]["scene"], stated["target"]
-    if before["style"] != after["style"]:
+    recipe, after = _scenes(stated)
+    if recipe.scene.style != after.style:
         return np.ones_like(source.mask)
-    return ~source.mask if before["background"] != after["background"] else source.mask | target.mask
+    return ~source.mask if recipe.scene.background != after.background else source.mask | target.mask
 
 
 def both_flows(stated: Mapping[str, Any], source: TrueClip) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
