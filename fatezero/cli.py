@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from tempfile import NamedTemporaryFile
 
 from fatezero import __version__
-from fatezero.commands.parsing import Verb, call, chosen, gathered, parameters_of, parser_of
+from fatezero.commands.parsing import Verb, call, chosen, gathered, parameters_of, parse, parser_of
 from fatezero.config import MethodConfig
-from fatezero.errors import UserError
+from fatezero.errors import UnforeseenError, UserError, as_failure
+from fatezero.system.stopping import Stopped, stopping_on_signals
+from fatezero.system.terminal import any_locale, complain, say
 
 COMMANDS, MODELS = "fatezero.commands", "fatezero.picturebook.models"
 VERBS: Mapping[str, Verb] = {
@@ -46,19 +51,20 @@ VERBS: Mapping[str, Verb] = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    try:
-        return _run(list(sys.argv[1:] if args is None else args))
-    except (UserError, ValueError) as error:
-        print(f"fatezero: {_mistake(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "fatezero: interrupted; finished results are whole, the one in progress was dropped.",
-            file=sys.stderr,
-        )
-        return 130
-    except BrokenPipeError:
-        return 0
+    any_locale()
+    with stopping_on_signals():
+        try:
+            return _run(list(sys.argv[1:] if args is None else args))
+        except Stopped as stopped:
+            with suppress(Stopped):  # where nobody reads the mistakes either
+                complain(stopped)
+            return 128 + stopped.signum
+        except KeyboardInterrupt:
+            complain(Stopped(signal.SIGINT))
+            return 128 + signal.SIGINT
+        except Exception as error:  # a mistake of the user's, or of this program's
+            complain(_with_log(_sentence(error)))
+            return 1
 
 
 def _run(words: list[str]) -> int:
@@ -68,14 +74,14 @@ def _run(words: list[str]) -> int:
     method = _recommended(verb, words) if verb and edits else MethodConfig()
     about = {"prog": "fatezero", "description": "Text-driven video editing without training.", "version": __version__}
     parser = parser_of(VERBS, words, method, **about)
-    parsed = parser.parse_args(words)
+    parsed = parse(parser, words)
     if verb is None:
         parser.print_help()
         return 0
     made = call(verb, parser.instantiate(parsed))
     if isinstance(made, int):
         return made
-    print(made)  # a training's files
+    say(made)  # a training's files
     return 0
 
 
@@ -87,16 +93,23 @@ def _recommended(verb: Verb, words: list[str]) -> MethodConfig:
     from fatezero.diffusion.checkpoint import example_of, find_checkpoint  # noqa: PLC0415
     from fatezero.diffusion.recommendations import recommended_method  # noqa: PLC0415
 
-    options = parser_of({asked[0]: verb}, asked, MethodConfig()).parse_args(asked)[asked[0]]
+    options = parse(parser_of({asked[0]: verb}, asked, MethodConfig()), asked)[asked[0]]
     checkpoint = find_checkpoint(example_of(options.model), options.motion_adapter)
     return recommended_method(checkpoint.folder, checkpoint.adapter)
 
 
-def _mistake(error: Exception) -> UserError:
-    """The sentence for the user, which jsonargparse wraps when a value refuses itself; other errors go on up."""
+def _sentence(error: Exception) -> UserError:
+    """The sentence for the user, which jsonargparse wraps when a value refuses itself."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, UserError):
         seen = seen.__cause__ or seen.__context__
-    if seen is None:
-        raise error
-    return seen
+    return seen or as_failure(error)
+
+
+def _with_log(mistake: UserError) -> str:
+    """The sentence, with the file that its trace was written to, where nobody foresaw the error."""
+    if not isinstance(mistake, UnforeseenError):
+        return str(mistake)
+    with NamedTemporaryFile("w", encoding="utf-8", prefix="fatezero-", suffix=".log", delete=False) as log:
+        log.write(mistake.trace)
+    return f"{mistake} Its trace is in {log.name}."

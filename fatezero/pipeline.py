@@ -20,6 +20,7 @@ from torch import Tensor
 from fatezero.blending.mask import MaskAverage, word_attention
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
+from fatezero.diffusion.checkpoint import pixels_per_latent
 from fatezero.diffusion.ddim import Step, move, schedule
 from fatezero.diffusion.denoiser import Denoiser, video_denoiser
 from fatezero.diffusion.inversion import Trajectory, invert
@@ -27,15 +28,17 @@ from fatezero.diffusion.recommendations import recommended_method
 from fatezero.edit_plan import EditPlan, plan_edit
 from fatezero.editing import EditStep, denoise, edit
 from fatezero.errors import UserError
-from fatezero.results import EditResult, Inversion, Target
+from fatezero.results import EditResult, Inversion, Target, as_words
 from fatezero.source_attention.backends import SourceAttention
 from fatezero.source_attention.budget import GB, BackendChoice, choose_backend
 from fatezero.source_attention.needs import Needs
+from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 
 INVERSION_VERSION = "1"  # raised when the same clip and settings are inverted to other latents
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 About = Mapping[str, str]  # everything that an inversion is made from
+Expected = Mapping[str, tuple[tuple[int, ...], torch.dtype]]  # shape and dtype of an inversion's tensors, by name
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -45,8 +48,10 @@ def no_progress(stage: str, done: int, total: int) -> None:
 class KeptInversions(Protocol):
     """Where inversions are kept and found again."""
 
-    def get(self, about: About, device: torch.device) -> Mapping[str, Tensor] | None:
-        """The tensors of an inversion on a device; None where it was not kept."""
+    def get(
+        self, about: About, device: torch.device, expected: Expected, report: Callable[[str], None]
+    ) -> Mapping[str, Tensor] | None:
+        """The tensors of an inversion on a device; None where it was not kept, or is not what is expected."""
 
     def put(self, about: About, tensors: Mapping[str, Tensor]) -> None:
         """Keep the tensors of an inversion."""
@@ -67,8 +72,11 @@ class FateZero:
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
         cache: KeptInversions | None = None,
+        processes: int = 1,
     ) -> None:
         """Take the networks, how to run them, who is told what came of it, and where inversions are kept.
+
+        So many processes of this kind share the machine's memory.
 
         With a cache the source is run again beside the edit (backend "recompute"), found or not found: what else a
         backend keeps is not in the cache, and equal requests must give equal bytes.
@@ -80,6 +88,7 @@ class FateZero:
         self.runtime = runtime
         self._report = report
         self._cache = cache
+        self.processes = processes
         if cache is not None:
             if runtime.backend not in {"auto", "recompute"}:
                 raise UserError(
@@ -96,13 +105,14 @@ class FateZero:
         report: Callable[[str], None] = print,
         cache: KeptInversions | None = None,
         motion_adapter: str | None = None,
+        processes: int = 1,
     ) -> FateZero:
-        """Load a checkpoint, and a motion adapter for it, as `Backbone.load` takes them.
+        """Load a checkpoint, and a motion adapter for it, as `Backbone.load` takes them; the rest as for `FateZero`.
 
         Raises:
             UserError: if it cannot be loaded.
         """
-        return cls(Backbone.load(checkpoint, runtime, motion_adapter), runtime, report, cache)
+        return cls(Backbone.load(checkpoint, runtime, motion_adapter), runtime, report, cache, processes)
 
     @cached_property
     def method(self) -> MethodConfig:
@@ -138,8 +148,8 @@ class FateZero:
         """
         target = Target(
             prompt=target_prompt,
-            edited_words=tuple(edited_words),
-            target_words=tuple(target_words),
+            edited_words=as_words(edited_words, "edited_words"),
+            target_words=as_words(target_words, "target_words"),
             seed=seed,
             method=self.method if method is None else method,
         )
@@ -172,7 +182,10 @@ class FateZero:
             torch.cuda.reset_peak_memory_stats(self.backbone.device)
         needs = reduce(or_, (self.plan(prompt, target).needs for target in targets))
         about = self._about(frames, prompt, targets[0], (mask_downsampling, middle)) if self._cache else {}
-        kept = self._cache.get(about, self.backbone.device) if self._cache else None
+        kept = None
+        if self._cache:
+            expected = self._expected(frames, prompt, targets[0].method, mask_downsampling)
+            kept = self._cache.get(about, self.backbone.device, expected, self._report)
         started = time.perf_counter()
         clean = self._encode(frames, targets[0]) if kept is None else kept["clean"]
         encoded = time.perf_counter()
@@ -228,7 +241,8 @@ class FateZero:
         """How the source's attention is kept; None where it is not needed. Tells the user."""
         choice = None
         if needs:
-            choice = choose_backend(self.runtime, needs, denoiser.recording_shapes(clean), self.backbone.device)
+            shapes = denoiser.recording_shapes(clean)
+            choice = choose_backend(self.runtime, needs, shapes, self.backbone.device, self.processes)
         source = choice or "the source's attention is not needed"
         self._report(f"{len(clean)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
         return choice
@@ -251,6 +265,22 @@ class FateZero:
             "chunk": str(self.runtime.chunk),
         }
 
+    def _expected(self, frames: Frames, prompt: str, method: MethodConfig, mask_downsampling: int | None) -> Expected:
+        """The tensors of an inversion, as `_kept_tensors` gives them."""
+        backbone, length = self.backbone, len(frames)
+        unit = pixels_per_latent(backbone.vae.config)
+        size = frames.shape[1] // unit, frames.shape[2] // unit
+        clean = (length, int(backbone.vae.config.latent_channels), *size)
+        expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"clean": (clean, backbone.latent_dtype)}
+        if method.sdedit_strength is None:
+            steps = len(schedule(backbone.scheduler_config, method.steps))
+            expected["latents"] = ((steps + 1, *clean), backbone.latent_dtype)
+            for site in backbone.sites:
+                if site.kind == "cross" and site.downsampling == mask_downsampling:
+                    tokens = len(backbone.read_prompt(prompt).ids)
+                    expected["cross_maps"] = ((steps, length, *site.size(*size), tokens), backbone.latent_dtype)
+        return expected
+
     @torch.no_grad()
     def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
         """Edit a clip from its inversion."""
@@ -263,6 +293,9 @@ class FateZero:
             )
         if target.method.blending and not target.edited_words:
             self._report("nothing is blended: no edited words were given")
+        for prompt in (inversion.prompt, target.prompt):
+            for word in self.backbone.read_prompt(prompt).spelled:
+                self._report(f"{quoted(word)} is no word to this checkpoint, which reads it letter by letter")
         masks = MaskAverage(inversion.source_frames.shape[1:3])
         started = time.perf_counter()
 

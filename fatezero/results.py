@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,23 @@ from torch import Tensor
 
 from fatezero.config import MethodConfig
 from fatezero.diffusion.inversion import Trajectory
+from fatezero.errors import UserError
 from fatezero.source_attention.budget import BackendChoice
+from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 
 Basis = tuple[object, ...]  # see `Target.basis`
+
+
+def as_words(words: Sequence[str], name: str) -> tuple[str, ...]:
+    """Several words, as `name` takes them.
+
+    Raises:
+        UserError: for a single text, which would be taken apart into letters.
+    """
+    if isinstance(words, str):
+        raise UserError(f"{name} is the text {quoted(words)}: give words, such as ({quoted(words)},).")
+    return tuple(words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +47,10 @@ class Target:
     target_words: tuple[str, ...] = ()
     seed: int = 0
     method: MethodConfig
+
+    def __post_init__(self) -> None:
+        for name in ("edited_words", "target_words"):
+            as_words(getattr(self, name), name)
 
     @property
     def basis(self) -> Basis:

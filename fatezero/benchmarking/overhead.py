@@ -28,6 +28,7 @@ from fatezero.editing import edit
 from fatezero.errors import UserError
 from fatezero.pipeline import peak_memory
 from fatezero.source_attention.budget import RecordingShapes, bytes_per_step, choose_backend
+from fatezero.system.terminal import say
 
 SOURCE, TARGET = "a silver jeep on the road", "a red sports car on the road"
 EDITED_WORDS = ("silver", "jeep")
@@ -38,13 +39,13 @@ def bench_overhead(options: BenchOptions) -> int:
     """Measure and print; returns 0."""
     torch.set_num_threads(options.threads)
     backbone = _backbone(options, RuntimeConfig())
-    print(
+    say(
         f"{options.model} on {backbone.device} in {backbone.dtype}, {options.threads} threads, "
         f"torch {torch.__version__}"
     )
     _print_times(options, backbone)
     if not backbone.ties_frames:
-        print("\nWith random motion modules in the same UNet:")
+        say("\nWith random motion modules in the same UNet:")
         _print_times(options, replace(backbone, unet=random_motion(backbone.unet)))
     _print_kept_bytes()
     if options.lengths:
@@ -74,15 +75,15 @@ def _print_times(options: BenchOptions, backbone: Backbone) -> None:
     for _ in range(options.repeats):
         for name, run in runs.items():
             times[name].append(run())
-    print(
+    say(
         f"\nInversion + edit of {options.frames} frames at {options.height} x {options.width}, {options.steps} steps, "
         "full method,"
     )
-    print("over the bare UNet calls in it (same batches and key frames, nothing recorded or fused):")
+    say("over the bare UNet calls in it (same batches and key frames, nothing recorded or fused):")
     for backend in ("qk", "recompute"):
         ratios = [a / b for a, b in zip(times[backend], times[f"bare for {backend}"], strict=True)]
         seconds, bare = (statistics.median(times[name]) for name in (backend, f"bare for {backend}"))
-        print(
+        say(
             f"  {backend:10s} {seconds:7.2f} s / {bare:7.2f} s = {statistics.median(ratios):.3f}"
             f"  (of {len(ratios)} runs in turn: {min(ratios):.3f} to {max(ratios):.3f})"
         )
@@ -151,18 +152,18 @@ def _print_kept_bytes() -> None:
     names = frozenset(site.name for site in sites if site.downsampling >= FusionConfig().min_downsampling)
     qk = {kind: bytes_per_step("qk", kind, names, shapes) / len(clip) for kind in ("self", "cross")}
     maps = {kind: bytes_per_step("maps", kind, names, shapes) / len(clip) for kind in ("self", "cross")}
-    print(
+    say(
         "\nKept per step and frame of an 8-frame clip, Stable Diffusion 1.x at 512 x 512 in fp16, "
         "key frames (self, middle):"
     )
-    print(f"  maps       self {maps['self'] / MB:8.2f} MB  cross {maps['cross'] / MB:6.2f} MB")
-    print(
+    say(f"  maps       self {maps['self'] / MB:8.2f} MB  cross {maps['cross'] / MB:6.2f} MB")
+    say(
         f"  qk         self {qk['self'] / MB:8.2f} MB  cross {qk['cross'] / MB:6.2f} MB"
         f"  1/{maps['self'] / qk['self']:.2f} of self-attention, 1/{sum(maps.values()) / sum(qk.values()):.2f} in all"
     )
     latent, mean_map = 4 * 64 * 64 * 4, 16 * 16 * 12 * 4
     averaged = f"averaged cross map of a 12-token prompt {mean_map / MB:.3f} MB"
-    print(f"  recompute  latents {latent / MB:.3f} MB and the {averaged}")
+    say(f"  recompute  latents {latent / MB:.3f} MB and the {averaged}")
 
 
 def _stable_diffusion_sites() -> tuple[Site, ...]:
@@ -180,7 +181,7 @@ def _stable_diffusion_sites() -> tuple[Site, ...]:
 
 
 def _print_peak_memory(options: BenchOptions) -> None:
-    print(
+    say(
         f"\nPeak memory of recompute in chunks of 8 (norm_scope frame), {options.height} x {options.width}, "
         "each in its own process:"
     )
@@ -198,7 +199,7 @@ def _print_peak_memory(options: BenchOptions) -> None:
             ) from error
         process.join()
         above = f"{(peak - loaded) / MB:6.0f} MB above the loaded model, of which latents {latents / MB:.1f} MB"
-        print(f"  {length:5d} frames: {peak / MB:8.0f} MB, {above}")
+        say(f"  {length:5d} frames: {peak / MB:8.0f} MB, {above}")
 
 
 def _measure_peak(options: BenchOptions, sender: multiprocessing.connection.Connection) -> None:

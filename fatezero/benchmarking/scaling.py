@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fatezero.benchmarking.bench_options import BenchOptions
+from fatezero.data.layout import result_records
 from fatezero.data.manifest import read_manifest
 from fatezero.diffusion.checkpoint import find_checkpoint, native_size, sized
 from fatezero.diffusion.recommendations import recommended_method
@@ -24,6 +25,7 @@ from fatezero.pipeline import FateZero
 from fatezero.runs.forecast import Forecaster, RunForecast, forecast_run
 from fatezero.runs.jobs import make_jobs
 from fatezero.runs.scheduling import share_inversions
+from fatezero.system.terminal import say
 
 CLIPS = 8  # of two edits each: enough that the processes' start is small beside the work
 CACHED = 2  # clips that the cache is tried on
@@ -64,17 +66,15 @@ def _print_processes(place: Path, manifest: Path, options: BenchOptions) -> None
     one = _edit(manifest, place / "one", options)
     two = _edit(manifest, place / "two", options, "--devices=2")
     again = _edit(manifest, place / "one", options)
-    print(f"{2 * CLIPS} edits of {CLIPS} clips, {options.frames} frames, {options.steps} steps, 1 thread a process")
-    print(f"  1 process   {one.wall:6.1f} s, of which {one.busy:.1f} s at work")
-    print(f"  2 processes {two.wall:6.1f} s, of which {two.busy:.1f} s at work")
-    print(
-        f"  {one.busy / two.busy:.2f} times the throughput at work, {one.wall / two.wall:.2f} with starting and ending"
-    )
-    print(f"  nothing to do {again.wall:4.1f} s, {again.wall / one.wall:.3f} of the run: the price of resuming")
+    say(f"{2 * CLIPS} edits of {CLIPS} clips, {options.frames} frames, {options.steps} steps, 1 thread a process")
+    say(f"  1 process   {one.wall:6.1f} s, of which {one.busy:.1f} s at work")
+    say(f"  2 processes {two.wall:6.1f} s, of which {two.busy:.1f} s at work")
+    say(f"  {one.busy / two.busy:.2f} times the throughput at work, {one.wall / two.wall:.2f} with starting and ending")
+    say(f"  nothing to do {again.wall:4.1f} s, {again.wall / one.wall:.3f} of the run: the price of resuming")
     share = forecast.seconds / one.work
-    print(f"  predicted {forecast.seconds:.0f} s of work, measured {one.work:.1f} s: {share:.2f}")
+    say(f"  predicted {forecast.seconds:.0f} s of work, measured {one.work:.1f} s: {share:.2f}")
     kept = max(sum(meta["kept_bytes"].values()) for meta in _metas(place / "one"))
-    print(f"  predicted {forecast.kept_bytes / 1e6:.1f} MB kept at once, measured {kept / 1e6:.1f} MB")
+    say(f"  predicted {forecast.kept_bytes / 1e6:.1f} MB kept at once, measured {kept / 1e6:.1f} MB")
 
 
 def _forecast(manifest: Path, run: Path, options: BenchOptions) -> RunForecast:
@@ -94,8 +94,8 @@ def _print_cache(place: Path, manifest: Path, options: BenchOptions) -> None:
     without = _edit(manifest, place / "without", options, "--backend=recompute")
     filling = _edit(manifest, place / "filling", options, f"--cache={place / 'cache'}")
     found = _edit(manifest, place / "found", options, f"--cache={place / 'cache'}")
-    print(f"Inversions kept in a cache, the source run again beside the edit, {2 * CACHED} edits of {CACHED} clips:")
-    print(f"  no cache {without.work:.1f} s, filling it {filling.work:.1f} s, all found {found.work:.1f} s of work")
+    say(f"Inversions kept in a cache, the source run again beside the edit, {2 * CACHED} edits of {CACHED} clips:")
+    say(f"  no cache {without.work:.1f} s, filling it {filling.work:.1f} s, all found {found.work:.1f} s of work")
 
 
 def _edit(manifest: Path, out: Path, options: BenchOptions, *more: str) -> Timed:
@@ -116,7 +116,7 @@ def _edit(manifest: Path, out: Path, options: BenchOptions, *more: str) -> Timed
 
 def _busy(run: Path) -> float:
     """Seconds from the first inversion to the last result, by the times at which results appeared."""
-    ends = {path: path.stat().st_mtime for path in run.glob("*/*/meta.json")}
+    ends = {path: path.stat().st_mtime for path in result_records(run)}
     starts = [end - sum(json.loads(path.read_text())["timings"].values()) for path, end in ends.items()]
     return max(ends.values()) - min(starts) if ends else 0.0
 
@@ -133,4 +133,4 @@ def _work(run: Path) -> float:
 
 
 def _metas(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(meta.read_text()) for meta in sorted(run.glob("*/*/meta.json"))]
+    return [json.loads(meta.read_text()) for meta in result_records(run)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.errors import UserError
+from fatezero.system.terminal import say
 from fatezero.types import EditRequest, FrameSelection
 
 OF_ONE_EDIT = ("id", "seed", "edited_words", "target_words")
@@ -63,19 +64,22 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, wor
     Raises:
         UserError: for options that do not fit each other or the checkpoint, and if a process died.
     """
-    from fatezero.commands.shared import at_native_size, checkpoints, perform
+    from fatezero.commands.shared import checkpoints, perform, vetted
+    from fatezero.data.layout import reserved_variant_name
     from fatezero.data.remote import RemoteRun, is_remote
     from fatezero.runs.jobs import make_jobs
 
     variant = _safe_name("variant", options.variant)
+    if reserved_variant_name(variant):
+        raise UserError(f"--variant is {variant!r}, a name of the run folder's own files: choose another.")
     remote = RemoteRun(options.out) if is_remote(options.out) else None
     run = remote.folder if remote else Path(options.out)
     if remote:
         remote.fetch_state()
     checkpoint = checkpoints(options.model, options.motion_adapter)
-    requests, unreadable = at_native_size(_requests(options), checkpoint)
+    requests, unfit = vetted(_requests(options), checkpoint, [method])
     jobs = make_jobs(requests, {variant: method}, run, checkpoint)
-    return perform(jobs, unreadable, options.model, runtime, work, redo=options.redo, remote=remote)
+    return perform(jobs, unfit, options.model, runtime, work, redo=options.redo, remote=remote)
 
 
 def _requests(options: EditOptions) -> Sequence[EditRequest]:
@@ -104,7 +108,7 @@ def _of_manifest(options: EditOptions, manifest: str) -> list[EditRequest]:
 
     read = read_manifest(manifest, options.root)
     for note in read.notes:
-        print(note)
+        say(note)
     return [_with_selection(request, options) for request in read.requests]
 
 
@@ -139,7 +143,12 @@ def _refuse(options: EditOptions, names: Sequence[str], beside: str) -> None:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:80] or "edit"
+    """Small letters, digits and hyphens; where letters are lost, a digest tells texts apart that look alike."""
+    from fatezero.data.files import json_digest
+
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
+    kept = slug[:80].strip("-") or "edit"
+    return kept if slug == kept and text.isascii() else f"{kept}-{json_digest(text, 4)}"
 
 
 def _safe_name(option: str, name: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.errors import UserError
+from fatezero.system.terminal import complain, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig,
     Raises:
         UserError: without a cache, for options that do not fit the checkpoint, and if a process died.
     """
-    from fatezero.commands.shared import at_native_size, checkpoints, editor_factory
+    from fatezero.commands.shared import checkpoints, editor_factory, vetted
     from fatezero.data.manifest import read_manifest
     from fatezero.diffusion.backbone import choose_device
     from fatezero.lightning.predict_steps import InversionModule
@@ -46,21 +44,22 @@ def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig,
     from fatezero.lightning.writers import FailureLog
     from fatezero.runs.jobs import InversionGroup, make_jobs
     from fatezero.runs.scheduling import share_inversions
+    from fatezero.system.publishing import scratch_folder
 
     if work.cache is None:
         raise UserError("--cache is missing: it names the folder that inversions are kept in.")
     checkpoint = checkpoints(options.model, options.motion_adapter)
-    requests, unreadable = at_native_size(read_manifest(options.manifest, options.root).requests, checkpoint)
-    sound = [request for request in requests if request.id not in unreadable]
+    requests, unfit = vetted(read_manifest(options.manifest, options.root).requests, checkpoint, [method])
+    sound = [request for request in requests if request.id not in unfit]
     groups = share_inversions(make_jobs(sound, {"inversion": method}, work.cache, checkpoint))
-    print(f"{len(groups)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
-    with TemporaryDirectory(prefix="fatezero-") as folder:
-        log = FailureLog(Path(folder))
+    say(f"{len(groups)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
+    with scratch_folder() as folder:
+        log = FailureLog(folder)
         if groups:
             module = InversionModule(editor_factory(runtime, work))
             once = [InversionGroup(group.jobs[:1]) for group in groups]
             run_groups(module, once, work.devices, work.num_nodes, choose_device(runtime.device).type, [log])
-        failures = unreadable | log.read()
+        failures = {name: str(error) for name, error in unfit.items()} | log.read()
     for name, reason in failures.items():
-        print(f"fatezero: {name}: {reason}", file=sys.stderr)
+        complain(f"{name}: {reason}")
     return 1 if failures else 0

@@ -6,17 +6,24 @@ dataclass that it takes. A boolean needs no value, a tuple of any length takes s
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter, signature
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
 
 from fatezero.config import MethodConfig
+from fatezero.data.entry import load_yaml
+from fatezero.system.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,30 @@ def parser_of(verbs: Mapping[str, Verb], words: Sequence[str], method: MethodCon
     parser = ArgumentParser(**about)
     _add_verbs(parser, verbs, words, method, required=False)
     return parser
+
+
+def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """Parsed words; what is wrong with them is printed so that it cannot steer the terminal.
+
+    Raises:
+        SystemExit: for words that do not fit, and after help.
+        UserError: for a file of options that is too large, or damaged.
+    """
+    for file in _option_files(words):
+        load_yaml(file)  # within bounds, which the parser does not know
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parser.parse_args(words)
+    finally:
+        sys.stderr.write(printable(said.getvalue()))
+
+
+def _option_files(words: Sequence[str]) -> list[Path]:
+    """The files given as --config."""
+    named = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    named += [after for word, after in pairwise(words) if word == "--config"]
+    return [Path(name) for name in named]
 
 
 def _add_verbs(

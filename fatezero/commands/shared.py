@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import RuntimeConfig
-from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, state_files
+from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, plans, state_files
+from fatezero.data.manifest import check_texts
 from fatezero.data.remote import RemoteRun
+from fatezero.data.video import VideoInfo, probe
 from fatezero.diffusion.backbone import choose_device
 from fatezero.diffusion.checkpoint import CLIP, Checkpoint, find_checkpoint, folder_of_clip, native_size, sized
-from fatezero.errors import UserError
+from fatezero.diffusion.recommendations import with_settings
+from fatezero.errors import UserError, attempt, unwrap
 from fatezero.lightning.predict_steps import EditingModule, EditorFactory
 from fatezero.lightning.running import is_first_process, run_groups, started_by_cluster
 from fatezero.lightning.writers import ResultWriter
 from fatezero.runs.forecast import Forecaster, check_disk, describe_forecast
-from fatezero.runs.jobs import EditJob, cut_job
+from fatezero.runs.jobs import EditJob, InversionGroup, cut_job
 from fatezero.runs.scheduling import share_inversions
-from fatezero.runs.state import failure_reason, left_to_do, note_plan, record_failure, state_of, write_results_table
+from fatezero.runs.state import failure_reason, left_to_do, prepare_run, record_failure, state_of, write_results_table
 from fatezero.source_attention.budget import GB
-from fatezero.types import EditRequest
+from fatezero.system.terminal import complain, say
+from fatezero.types import ClipSpec, EditRequest
 
 
 def perform(
     jobs: Sequence[EditJob],
-    unreadable: Mapping[str, str],
+    unfit: Mapping[str, UserError],
     model: str,
     runtime: RuntimeConfig,
     work: WorkOptions,
@@ -43,7 +45,7 @@ def perform(
 
     Args:
         jobs: all jobs of one run folder.
-        unreadable: reason by request id why its clip cannot be read.
+        unfit: reason by request id why it cannot be edited.
         model: what the user called the checkpoint.
         runtime: how the networks run.
         work: how it is shared out.
@@ -57,43 +59,60 @@ def perform(
     left = left_to_do(jobs, redo=redo)
     if started_by_cluster():
         left = list(jobs)  # one process may start after another has finished something, and all must share alike
-    doable = [job for job in left if job.request.id not in unreadable]
+    doable = [job for job in left if job.request.id not in unfit]
     groups = share_inversions(part for job in doable for part in cut_job(job, work.segment))
-    print(
+    say(
         f"{len(jobs)} edits with {model} into {run}: {len(jobs) - len(left)} are there, "
         f"{len(doable)} to do from {len(groups)} inversions"
     )
     check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
     factory, device = editor_factory(runtime, work, remote), choose_device(runtime.device)
     if work.dry_run:
-        if groups:
-            forecaster = Forecaster(partial(factory.load, torch.device(device)))
-            print(describe_forecast(forecaster, groups, work.devices * work.num_nodes))
-        return 0
-    note_plan(jobs)
+        for name, reason in unfit.items():
+            complain(f"{name}: {reason}")
+        forecaster = Forecaster(partial(factory.load, torch.device(device)))
+        return max(_foretell(forecaster, groups, work), 1 if unfit else 0)
+    prepare_run(jobs)
+    if remote and is_first_process():
+        for plan in plans(run):
+            remote.publish(plan)
     for job in left:
-        if job.request.id in unreadable:
-            record_failure(job, unreadable[job.request.id])
+        if job.request.id in unfit:
+            record_failure(job, unfit[job.request.id])
     if groups:
-        run_groups(EditingModule(factory), groups, work.devices, work.num_nodes, device.type, [ResultWriter()])
+        writer = ResultWriter(run)
+        run_groups(EditingModule(factory), groups, work.devices, work.num_nodes, device.type, [writer])
     return _account(jobs, run, remote)
 
 
+def _foretell(forecaster: Forecaster, groups: Sequence[InversionGroup], work: WorkOptions) -> int:
+    """Say what the work will take, and what of it cannot be done; 1 if there is any such."""
+    forecasts = [(group, attempt(partial(forecaster.of_group, group))) for group in groups]
+    failures = [(group, forecast) for group, forecast in forecasts if isinstance(forecast, UserError)]
+    for group, failure in failures:
+        complain(f"{', '.join(job.name for job in group.jobs)}: {failure}")
+    sound = [group for group, forecast in forecasts if not isinstance(forecast, UserError)]
+    if sound:
+        say(describe_forecast(forecaster, sound, work.devices * work.num_nodes))
+    return 1 if failures else 0
+
+
 def _account(jobs: Sequence[EditJob], run: Path, remote: RemoteRun | None) -> int:
-    """What the run folder holds of the jobs, by looking: nothing that a process said counts."""
+    """What the run folder, or its store, holds of the jobs, by looking: nothing that a process said counts."""
     if not is_first_process():
         return 0
-    states = [state_of(job.folder, job.digest) for job in jobs]
-    for job, state in zip(jobs, states, strict=True):
-        if state != "done":
-            reason = failure_reason(job.folder) if state == "failed" else "nothing was written; run again"
-            print(f"fatezero: {job.name}: {reason}", file=sys.stderr)
-    done = states.count("done")
     write_results_table(run)
     if remote:
         for file in state_files(run):
             remote.publish(file)
-    print(f"{done} of {len(jobs)} edits are in {remote.url if remote else run}; look at {SIDE_BY_SIDE_VIDEO} in each.")
+        remote.check_results()
+    states = [state_of(job.folder, job.digest) for job in jobs]
+    for job, state in zip(jobs, states, strict=True):
+        if state != "done":
+            reason = failure_reason(job.folder) if state == "failed" else "nothing was written; run again"
+            complain(f"{job.name}: {reason}")
+    done = states.count("done")
+    say(f"{done} of {len(jobs)} edits are in {remote.shown if remote else run}; look at {SIDE_BY_SIDE_VIDEO} in each.")
     return 0 if done == len(jobs) else 1
 
 
@@ -109,30 +128,51 @@ def checkpoints(model: str, motion_adapter: str | None) -> Callable[[EditRequest
 
 def editor_factory(runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None = None) -> EditorFactory:
     """What every process loads its networks with."""
-    threads = work.threads
-    if threads is None and work.devices > 1:
-        threads = max(1, (os.cpu_count() or 1) // work.devices)
     bound = None if work.cache_gb is None else int(work.cache_gb * GB)
     return EditorFactory(
         runtime=runtime,
         cache=work.cache,
         cache_bytes=bound,
         remote=remote,
-        threads=threads,
+        threads=work.threads,
+        processes=work.devices,
         quiet=not is_first_process(),
     )
 
 
-def at_native_size(
-    requests: Sequence[EditRequest], checkpoint: Callable[[EditRequest], Checkpoint]
-) -> tuple[list[EditRequest], dict[str, str]]:
-    """The requests at their checkpoint's own scale; for those whose clips cannot be read, the reason by id."""
-    ready, unreadable = [], {}
+def vetted(
+    requests: Sequence[EditRequest],
+    checkpoint: Callable[[EditRequest], Checkpoint],
+    methods: Collection[MethodConfig],
+) -> tuple[list[EditRequest], dict[str, UserError]]:
+    """The requests at their checkpoint's own scale; and by id why some cannot be edited, found before the work begins.
+
+    Args:
+        requests: as a manifest states them.
+        checkpoint: gives the checkpoint of each.
+        methods: the configurations that they will be edited under.
+    """
+    ready, unfit = [], {}
+    probed = cache(lambda clip: attempt(lambda: probe(clip)))  # many edits have the same clip
     for request in requests:
-        try:
-            native, unit = native_size(checkpoint(request).folder)
-            ready.append(replace(request, clip=sized(request.clip, native, unit)))
-        except UserError as error:
-            ready.append(request)
-            unreadable[request.id] = str(error)
-    return ready, unreadable
+        sound = attempt(partial(_vetted, request, checkpoint, methods, probed))
+        if isinstance(sound, UserError):
+            unfit[request.id] = sound
+            sound = replace(request, settings={})  # which may be what is wrong
+        ready.append(sound)
+    return ready, unfit
+
+
+def _vetted(
+    request: EditRequest,
+    checkpoint: Callable[[EditRequest], Checkpoint],
+    methods: Collection[MethodConfig],
+    probed: Callable[[ClipSpec], VideoInfo | UserError],
+) -> EditRequest:
+    check_texts(request)
+    for method in methods:
+        with_settings(method, request.settings, f"request {request.id}")
+    native, unit = native_size(checkpoint(request).folder)
+    clip = sized(request.clip, native, unit)
+    unwrap(probed(clip))
+    return replace(request, clip=clip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from fatezero.data.video import read_clip
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt
 from fatezero.runs.jobs import EditJob, InversionGroup
 from fatezero.runs.scheduling import spread
 from fatezero.types import Clip, ClipSpec
@@ -40,10 +40,10 @@ class _Jobs(Dataset[LoadedJob | None]):
     A process without any work gets one None: Lightning knows no empty share.
     """
 
-    def __init__(self, groups: Sequence[InversionGroup]) -> None:
+    def __init__(self, groups: Sequence[InversionGroup], reader: Executor) -> None:
         self._jobs = [(group, job) for group in groups for job in group.jobs]
         self._clips: dict[ClipSpec, Future[Clip | UserError]] = {}
-        self._reader = ThreadPoolExecutor(1, "reader")
+        self._reader = reader
 
     def __len__(self) -> int:
         return max(1, len(self._jobs))
@@ -52,7 +52,7 @@ class _Jobs(Dataset[LoadedJob | None]):
         if not self._jobs:
             return None
         group, job = self._jobs[index]
-        specs = [following.request.clip for _, following in self._jobs[index : index + 2]]
+        specs = dict.fromkeys(following.request.clip for _, following in self._jobs[index : index + 2])
         self._clips = {
             spec: self._clips[spec] if spec in self._clips else self._reader.submit(_read, spec) for spec in specs
         }
@@ -60,10 +60,7 @@ class _Jobs(Dataset[LoadedJob | None]):
 
 
 def _read(spec: ClipSpec) -> Clip | UserError:
-    try:
-        return read_clip(spec)
-    except UserError as error:  # a bad clip fails its own edits, not the run
-        return error
+    return attempt(lambda: read_clip(spec))  # a bad clip fails its own edits, not the run
 
 
 class JobDataModule(LightningDataModule):
@@ -72,12 +69,19 @@ class JobDataModule(LightningDataModule):
     def __init__(self, groups: Sequence[InversionGroup]) -> None:
         super().__init__()
         self._groups = groups
+        self._reader: ThreadPoolExecutor | None = None
 
     def predict_dataloader(self) -> DataLoader[LoadedJob | None]:
         """One job at a time."""
         trainer = self.trainer
         workers, place = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        return DataLoader(_Jobs(spread(self._groups, workers)[place]), batch_size=None)
+        self._reader = ThreadPoolExecutor(1, "reader")
+        return DataLoader(_Jobs(spread(self._groups, workers)[place], self._reader), batch_size=None)
+
+    def teardown(self, stage: str) -> None:  # noqa: ARG002
+        """Let the thread that reads go."""
+        if self._reader is not None:
+            self._reader.shutdown()
 
     def transfer_batch_to_device(
         self,

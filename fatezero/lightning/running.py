@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -13,11 +13,11 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from fatezero.errors import UserError
+from fatezero.lightning.arriving import Listening
 from fatezero.lightning.datamodule import JobDataModule
 from fatezero.lightning.quiet import silence_lightning
 from fatezero.runs.jobs import InversionGroup
-
-PATIENCE = timedelta(days=7)  # processes wait for each other at the end only, and shares may differ by hours
+from fatezero.system.stopping import Stopped, end_children, end_with_parent
 
 
 def run_groups(
@@ -40,9 +40,13 @@ def run_groups(
 
     Raises:
         UserError: if a process died; what it had finished is kept.
-        KeyboardInterrupt: if the user stopped it.
+        Stopped: by a signal.
+        KeyboardInterrupt: by the user, where signals are left to Python.
     """
     silence_lightning()
+    if started_by_cluster():
+        end_with_parent()
+    others = multiprocessing.active_children()
     trainer = Trainer(
         accelerator=device,
         devices=devices,
@@ -52,12 +56,14 @@ def run_groups(
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, Listening()],
         inference_mode=True,
         use_distributed_sampler=False,  # each process takes its own share: see `JobDataModule`
     )
     try:
         trainer.predict(module, JobDataModule(groups), return_predictions=False)
+    except Stopped:
+        raise
     except SystemExit as stopped:  # Lightning's way to say that it was interrupted
         raise KeyboardInterrupt from stopped
     except ProcessRaisedException as died:
@@ -67,6 +73,8 @@ def run_groups(
             f"Process {died.error_index} died ({_last_line(died)}); every finished result is kept. Give the same "
             "command again to go on."
         ) from died
+    finally:
+        end_children(spared=others)
 
 
 def started_by_cluster() -> bool:
@@ -84,12 +92,12 @@ def is_first_process() -> bool:
 
 def _strategy(devices: int, num_nodes: int, device: str) -> Strategy | str:
     if started_by_cluster():
-        return DDPStrategy(timeout=PATIENCE, process_group_backend=_backend(device))
+        return DDPStrategy(process_group_backend=_backend(device))
     if num_nodes > 1:
         raise UserError("--num-nodes is for processes that SLURM or torchrun starts; neither has started this one.")
     if devices == 1:
         return "auto"
-    return DDPStrategy(timeout=PATIENCE, process_group_backend=_backend(device), start_method="spawn")
+    return DDPStrategy(process_group_backend=_backend(device), start_method="spawn")
 
 
 def _backend(device: str) -> str:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from fatezero.data.files import json_digest
 from fatezero.data.remote import RemoteRun
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt, unwrap
 from fatezero.lightning.datamodule import LoadedJob
 from fatezero.lightning.predict_steps import EditorFactory, InversionModule, Prediction
 from fatezero.results import EditResult
 from fatezero.runs.jobs import EditJob
-from fatezero.runs.locks import working_on
+from fatezero.runs.locks import at_work, working_on
 from fatezero.runs.saving import save_result
 from fatezero.runs.state import clear_failure, is_done, record_failure
-from fatezero.types import Clip
+from fatezero.system.stopping import Stopped
 
 
 class ResultWriter(BasePredictionWriter):
@@ -31,15 +36,20 @@ class ResultWriter(BasePredictionWriter):
     While a job is being done its folder is locked, so that two runs on the same folder do nothing twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path) -> None:
         super().__init__(write_interval="batch")
+        self._run = run
+        self._lock, self._present = ExitStack(), ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the thread that writes, in the process whose results it writes."""
         super().setup(trainer, pl_module, stage)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._saving: Future[None] | None = None
-        self._lock = ExitStack()
+        Finalize(None, self._let_go, exitpriority=1)  # a process that is told to stop calls no hook of Lightning's
+        if trainer.world_size > 1:
+            group = json_digest([os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")], 4)
+            self._present.enter_context(at_work(self._run, group, trainer.global_rank, trainer.world_size))
 
     def on_predict_batch_start(
         self,
@@ -53,10 +63,9 @@ class ResultWriter(BasePredictionWriter):
         self._lock = ExitStack()
         if batch is None:
             return
-        try:
-            self._lock.enter_context(working_on(batch.job))
-        except UserError as error:
-            batch.clip = error
+        locked = attempt(lambda: self._lock.enter_context(working_on(batch.job)))
+        if isinstance(locked, UserError):
+            batch.clip = locked
         batch.wanted = not is_done(batch.job)
 
     def write_on_batch_end(
@@ -72,12 +81,23 @@ class ResultWriter(BasePredictionWriter):
         """Save the prediction of one job while the next is worked on."""
         self._settle()
         module = cast("InversionModule", pl_module)
-        self._saving = self._writer.submit(_publish, prediction, module.factory, self._lock)
+        self._saving = self._writer.submit(_publish, prediction, module.factory, self._lock.pop_all())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Wait for the last one, and for the other processes: then the run can be counted."""
+        """Wait for the last one, and the first process for the others: then the run can be counted."""
         self._settle()
-        trainer.strategy.barrier("results")
+        self._writer.shutdown()
+        self._present.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Let go of the job in progress."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing any more, and wait for nobody."""
+        self._lock.close()
+        stopped = Stopped(signal.SIGTERM)
+        self._present.__exit__(type(stopped), stopped, None)
 
     def _settle(self) -> None:
         if self._saving is not None:
@@ -114,36 +134,44 @@ def _publish(prediction: Prediction[EditResult] | None, factory: EditorFactory, 
     with lock:
         if prediction is None:
             return
-        try:
-            if isinstance(prediction.result, UserError):
-                raise prediction.result
-            if prediction.job.segment is None:
-                _save(prediction.job, prediction, prediction.result, factory)
-            else:
-                _keep_segment(prediction, prediction.result, factory)
-        except UserError as error:
-            factory.say(f"{prediction.job.name}: {error}")
-            record_failure(prediction.job, str(error))
+        job = prediction.job
+        said = attempt(lambda: _save(prediction, factory))
+        if isinstance(said, UserError):
+            unkept = attempt(partial(record_failure, job, said))
+            said = f"{said} {unkept or ''}"
+        if said:
+            factory.say(f"{job.name}: {said}")
 
 
-def _save(job: EditJob, prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> None:
-    clip = cast("Clip", prediction.clip)
-    save_result(job, result, clip, prediction.editor)
+def _save(prediction: Prediction[EditResult], factory: EditorFactory) -> str:
+    """Write a result and say how its clip was read; of a segment nothing is said unless it was the last."""
+    if prediction.job.segment is None:
+        return _save_whole(prediction.job, prediction, unwrap(prediction.result), factory)
+    return _keep_segment(prediction, unwrap(prediction.result), factory)
+
+
+def _save_whole(job: EditJob, prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> str:
+    clip = unwrap(prediction.clip)
+    save_result(job, result, clip, unwrap(prediction.editor))
     _copy_away(job.folder, factory.remote)
     clear_failure(job)
-    factory.say(f"{job.name}: {' '.join(clip.notes)}")
+    return " ".join(clip.notes)
 
 
-def _keep_segment(prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> None:
+def _keep_segment(prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> str:
     """Put a segment away; whoever brings the last one puts all together."""
     job = prediction.job
     assert job.segment is not None
-    job.segments.keep(job.segment, result)
     whole = replace(job, segment=None)
     with working_on(whole):
-        if not is_done(whole) and all(map(job.segments.holds, job.segment.all)):
-            _save(whole, prediction, job.segments.assemble(job.segment.all, result), factory)
-            job.segments.discard()
+        if is_done(whole):  # by who brought the others while this one was made
+            return ""
+        job.segments.keep(job.segment, result)
+        if not all(map(job.segments.holds, job.segment.all)):
+            return ""
+        said = _save_whole(whole, prediction, job.segments.assemble(job.segment.all, result), factory)
+        job.segments.discard()
+    return said
 
 
 def _copy_away(folder: Path, remote: RemoteRun | None) -> None:

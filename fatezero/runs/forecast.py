@@ -81,7 +81,7 @@ class Forecaster:
             choice = None
             if needs:
                 shapes = denoiser.recording_shapes(latents)
-                choice = choose_backend(editor.runtime, needs, shapes, editor.backbone.device)
+                choice = choose_backend(editor.runtime, needs, shapes, editor.backbone.device, editor.processes)
             again = choice is not None and choice.backend == "recompute"
             inversion = 0.0 if method.sdedit_strength is not None else method.steps * call(1)
             edits = sum(_edit_seconds(plan, call, again=again) for plan in plans)

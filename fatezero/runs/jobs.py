@@ -65,12 +65,13 @@ class EditJob:
     def digest(self) -> str:
         """Digest of everything that decides the result: request, clip's content, configuration, checkpoint, version."""
         asked = {**request_to_json(self.request), "category": "", "settings": {}}
-        asked["clip"] = {**asdict(self.request.clip), "path": _content(self.request.clip.path)}
+        asked["clip"] = {**asdict(self.request.clip), "path": local_digest(self.request.clip.path)}
         values = [version("fatezero-lab"), self.checkpoint.digest, asked, asdict(self.method)]
         return json_digest(values)
 
 
-def _content(path: str) -> str:
+def local_digest(path: str) -> str:
+    """The content digest of a clip; of one in a store, that of its copy here."""
     try:
         return content_digest(open_input(path))
     except UserError:

@@ -8,20 +8,22 @@ import re
 from dataclasses import asdict
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
-from fatezero.data.files import replacing
 from fatezero.data.layout import EDITED_VIDEO, FRAMES, MASK_VIDEO, MASKS, RECORD, SIDE_BY_SIDE_VIDEO
 from fatezero.data.manifest import request_to_json
 from fatezero.data.video import side_by_side, write_frames, write_video
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult
-from fatezero.runs.jobs import EditJob
+from fatezero.runs.jobs import EditJob, local_digest
+from fatezero.system.publishing import replacing
 from fatezero.types import Clip, Frames
 
 PACKAGES = ("fatezero-lab", "torch", "diffusers", "transformers", "lightning", "decord", "av", "numpy")
@@ -41,6 +43,7 @@ def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) 
         UserError: if the folder cannot be written.
     """
     with replacing(job.folder) as partial:
+        partial.mkdir()
         write_frames(partial / FRAMES, result.frames)
         write_video(partial / EDITED_VIDEO, result.frames, clip.fps)
         write_video(partial / SIDE_BY_SIDE_VIDEO, side_by_side(_panels(result)), clip.fps)
@@ -51,8 +54,14 @@ def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) 
         for index, (word, attention) in enumerate(result.attention.items()):
             picture = attention_picture(result.source_frames, attention)
             Image.fromarray(picture).save(partial / f"attention_{index}_{_file_safe(word)}.png")
-        meta = describe(job, result, clip, editor)
-        (partial / RECORD).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+        meta = describe(job, result, clip, editor) | _whole(partial)
+        (partial / RECORD).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _whole(folder: Path) -> dict[str, int]:
+    """Number and bytes of a result's files, the record aside: by them a copy is known to be whole."""
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def describe(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> dict[str, Any]:
@@ -62,9 +71,14 @@ def describe(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> 
         "digest": job.digest,
         "frames_digest": blake2b(np.ascontiguousarray(result.frames).data, digest_size=16).hexdigest(),
         "request": request_to_json(job.request),
+        "clip_digest": local_digest(job.request.clip.path),
         "config": asdict(job.method),
         "runtime": asdict(editor.runtime)
-        | {"device": str(backbone.device), "dtype": str(backbone.dtype).removeprefix("torch.")},
+        | {
+            "device": str(backbone.device),
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        },
         "seed": job.request.seed,
         "frames": len(result.frames),
         "fps": clip.fps,

@@ -7,17 +7,20 @@ published whole, so no half-written one ever counts. A failure is a sentence bes
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fatezero.data.files import replacing
-from fatezero.data.layout import PLAN, RECORD, RESULTS, failure_file
+from fatezero.data.files import read_json
+from fatezero.data.layout import PLAN, RECORD, RESULTS, failure_file, failure_log, plan_lock, segment_folders
 from fatezero.data.layout import plans as list_plans
-from fatezero.errors import UserError
+from fatezero.errors import UnforeseenError, UserError
 from fatezero.runs.jobs import EditJob
+from fatezero.system.locking import locked
+from fatezero.system.publishing import clear_leftovers, replace_text, replacing
 
 State = Literal["done", "failed", "missing", "other"]
 
@@ -33,7 +36,7 @@ def state_of(folder: Path, digest: str) -> State:
         "done"; "failed" where a reason is recorded; "other" where a result of other settings lies there; "missing".
     """
     try:
-        meta = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        meta = read_json(folder / RECORD)
         return "done" if meta["digest"] == digest else "other"
     except (OSError, ValueError, KeyError, TypeError):
         return "failed" if failure_file(folder).exists() else "missing"
@@ -52,21 +55,30 @@ def is_done(job: EditJob) -> bool:
     return job.segments.holds(job.segment) and not all(map(job.segments.holds, job.segment.all))
 
 
-def record_failure(job: EditJob, reason: str) -> None:
-    """Keep the sentence that says why a job came to nothing."""
-    with replacing(failure_file(job.folder)) as partial:
-        partial.write_text(json.dumps({"id": job.request.id, "reason": reason}, ensure_ascii=False) + "\n")
+def record_failure(job: EditJob, failure: UserError) -> None:
+    """Keep the sentence that says why a job came to nothing, and beside it the trace of an error nobody foresaw.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    reason, log = str(failure), failure_log(job.folder)
+    if isinstance(failure, UnforeseenError):
+        replace_text(log, failure.trace)
+        reason = f"{reason} Its trace is in {log}."
+    values = {"id": job.request.id, "reason": reason}
+    replace_text(failure_file(job.folder), json.dumps(values) + "\n")
 
 
 def clear_failure(job: EditJob) -> None:
     """Forget an earlier failure: the job is done."""
     failure_file(job.folder).unlink(missing_ok=True)
+    failure_log(job.folder).unlink(missing_ok=True)
 
 
 def failure_reason(folder: Path) -> str:
     """Why a job came to nothing."""
     try:
-        return str(json.loads(failure_file(folder).read_text(encoding="utf-8"))["reason"])
+        return str(read_json(failure_file(folder))["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return "the record of its failure is not readable"
 
@@ -94,22 +106,45 @@ def left_to_do(jobs: Sequence[EditJob], *, redo: bool) -> list[EditJob]:
     return left
 
 
-def note_plan(jobs: Sequence[EditJob]) -> None:
-    """Note in each variant's folder what was asked for, so that what is missing can be told later."""
+def prepare_run(jobs: Sequence[EditJob]) -> None:
+    """Note in each variant's folder what was asked for, and take away what killed processes left there.
+
+    Raises:
+        UserError: a folder cannot be written, or holds a plan that is none.
+    """
     for folder in dict.fromkeys(job.folder.parent for job in jobs):
         asked = {job.folder.name: job.digest for job in jobs if job.folder.parent == folder}
-        with replacing(folder / PLAN) as partial:
-            partial.write_text(json.dumps(_read_plan(folder) | asked, indent=1) + "\n")
+        with locked(plan_lock(folder)):
+            plan = _read_plan(folder) | asked
+            replace_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+            clear_leftovers(folder)
+            _clear_segments(folder, plan)
+    clear_leftovers(jobs[0].folder.parent.parent)
+
+
+def _clear_segments(folder: Path, plan: Mapping[str, str]) -> None:
+    """Take away segments that no result of the plan waits for."""
+    awaited = {digest for result, digest in plan.items() if state_of(folder / result, digest) != "done"}
+    for digest, segments in segment_folders(folder).items():
+        if digest not in awaited:
+            shutil.rmtree(segments, ignore_errors=True)
 
 
 def _read_plan(folder: Path) -> dict[str, str]:
+    """What was asked of a variant: digests by result.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
-        plan: dict[str, str] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        return plan
+        plan = read_json(folder / PLAN)
+        if not isinstance(plan, dict) or not all(isinstance(digest, str) for digest in plan.values()):
+            raise ValueError("it is no table of digests")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / PLAN} is not readable ({error}): take it away and run again.") from error
+    return plan
 
 
 @dataclass(frozen=True)
@@ -181,24 +216,31 @@ def write_results_table(run: Path) -> Path:
     """
     import pandas as pd  # noqa: PLC0415
 
-    rows: list[dict[str, Any]] = []
-    for entry in read_status(run).entries:
-        row: dict[str, Any] = {"variant": entry.variant, "result": entry.result, "state": entry.state}
-        if entry.state == "done":
-            meta = json.loads((run / entry.variant / entry.result / RECORD).read_text(encoding="utf-8"))
-            row |= {
-                "edit": meta["request"]["id"],
-                "seed": meta["seed"],
-                "category": meta["request"]["category"],
-                "frames": meta["frames"],
-                "digest": meta["digest"],
-                "frames_digest": meta["frames_digest"],
-                "checkpoint": meta["checkpoint"]["digest"],
-                "peak_memory_bytes": meta["peak_memory_bytes"],
-                **{f"seconds_{stage}": seconds for stage, seconds in meta["timings"].items()},
-            }
-        rows.append(row | {"reason": entry.reason})
     table = run / RESULTS
     with replacing(table) as partial:
-        pd.DataFrame(rows).to_parquet(partial, index=False)
+        pd.DataFrame([_row(run, entry) for entry in read_status(run).entries]).to_parquet(partial, index=False)
     return table
+
+
+def _row(run: Path, entry: EditStatus) -> dict[str, Any]:
+    row: dict[str, Any] = {"variant": entry.variant, "result": entry.result, "state": entry.state}
+    if entry.state == "done":
+        try:
+            row |= _of_record(read_json(run / entry.variant / entry.result / RECORD))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return row | {"reason": f"its record is not readable ({error!r})"}
+    return row | {"reason": entry.reason}
+
+
+def _of_record(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "edit": meta["request"]["id"],
+        "seed": meta["seed"],
+        "category": meta["request"]["category"],
+        "frames": meta["frames"],
+        "digest": meta["digest"],
+        "frames_digest": meta["frames_digest"],
+        "checkpoint": meta["checkpoint"]["digest"],
+        "peak_memory_bytes": meta["peak_memory_bytes"],
+        **{f"seconds_{stage}": seconds for stage, seconds in meta["timings"].items()},
+    }

@@ -114,33 +114,52 @@ class BackendChoice:
 
 
 def choose_backend(
-    runtime: RuntimeConfig, needs: Needs, shapes: RecordingShapes, device: torch.device
+    runtime: RuntimeConfig, needs: Needs, shapes: RecordingShapes, device: torch.device, processes: int = 1
 ) -> BackendChoice:
     """Take the backend asked for; "auto" is queries and keys where they fit the budget, else running the source again.
 
+    What is free at the moment decides nothing, as backends round differently: it can only refuse.
+
+    Args:
+        runtime: backend, store and budget.
+        needs: what of the source's attention the edits need.
+        shapes: what its size depends on.
+        device: where the networks are.
+        processes: how many share the memory of the host.
+
     Raises:
-        UserError: if the backend asked for does not fit the budget, or the memory there is.
+        UserError: if the backend does not fit the budget, or this process's share of what is free.
     """
-    free = _free_bytes(runtime.store, device)
-    budget = free // 2 if runtime.memory_gb is None else int(runtime.memory_gb * GB)
+    budget = int(runtime.memory_gb * GB)
     if runtime.backend == "auto":
         fits = predicted_bytes("qk", needs, shapes) <= budget
         name: Literal["recompute", "qk", "maps"] = "qk" if fits else "recompute"
     else:
         name = runtime.backend
     predicted = predicted_bytes(name, needs, shapes)
-    limit = free if runtime.memory_gb is None else budget
-    if predicted > limit:
+    if predicted > budget:
+        raise UserError(
+            f"Backend '{name}' would keep {predicted / GB:.2f} GB, more than the budget of {budget / GB:.2f} GB: raise "
+            "--memory-gb, or use backend 'recompute' or fewer frames."
+        )
+    share = _free_bytes(runtime.store, device) // (1 if _own_memory(runtime.store, device) else processes)
+    if predicted > share:
         raise UserError(
             f"Backend '{name}' would keep {predicted / GB:.2f} GB on the {runtime.store}, more than the "
-            f"{limit / GB:.2f} GB there: use backend 'recompute', another store, fewer frames, or a larger memory_gb."
+            f"{share / GB:.2f} GB that are free for each of {processes} processes: use backend 'recompute', another "
+            "store, fewer processes or fewer frames."
         )
     return BackendChoice(name, runtime.store, predicted, budget)
+
+
+def _own_memory(store: Literal["device", "host", "disk"], device: torch.device) -> bool:
+    """Whether a process keeps its recordings where no other process does."""
+    return store == "device" and device.type == "cuda"
 
 
 def _free_bytes(store: Literal["device", "host", "disk"], device: torch.device) -> int:
     if store == "disk":
         return shutil.disk_usage(tempfile.gettempdir()).free
-    if store == "device" and device.type == "cuda":
+    if _own_memory(store, device):
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fatezero.errors import UserError
+from fatezero.system.publishing import scratch_folder
 
 Recording = dict[str, Tensor]  # "<site>/<what>" -> tensor
 Key = tuple[int, int]  # inversion step, chunk
@@ -52,7 +54,9 @@ class DiskStore:
     """Keeps each recording as a safetensors file in a temporary folder, which goes when the store does."""
 
     def __init__(self) -> None:
-        self._folder = TemporaryDirectory(prefix="fatezero-")
+        kept = ExitStack()
+        self._folder = kept.enter_context(scratch_folder())
+        weakref.finalize(self, kept.close)
         self.bytes_kept = 0
 
     def put(self, key: Key, recording: Recording) -> None:
@@ -61,7 +65,7 @@ class DiskStore:
             save_file({name: tensor.cpu().contiguous() for name, tensor in recording.items()}, self._path(key))
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"The source's attention cannot be kept in {self._folder.name} ({error}): free some space, point "
+                f"The source's attention cannot be kept in {self._folder} ({error}): free some space, point "
                 "TMPDIR elsewhere, or use backend 'recompute'."
             ) from error
         self.bytes_kept += _bytes(recording)
@@ -72,7 +76,7 @@ class DiskStore:
         return recording
 
     def _path(self, key: Key) -> Path:
-        return Path(self._folder.name) / f"step{key[0]:04d}-chunk{key[1]:04d}.safetensors"
+        return self._folder / f"step{key[0]:04d}-chunk{key[1]:04d}.safetensors"
 
 
 def _bytes(recording: Mapping[str, Tensor]) -> int:

@@ -152,7 +152,7 @@ def test_one_bad_clip_does_not_stop_the_others(
         ({"height": 60}, "multiples of 8"),
         ({"chunk": 2}, "norm_scope is 'clip'"),
         ({"fusion.self_window": "[0.5,0.2]"}, "fusion.self_window"),
-        ({"steps": 0}, "at least one step"),
+        ({"steps": 0}, "steps is 0: it is a number from 1 to 1000"),
         ({"variant": "../elsewhere"}, "--variant"),
         ({"id": "../elsewhere"}, "id"),
         ({"target": None}, "--target is missing"),
@@ -232,7 +232,7 @@ def test_a_damaged_checkpoint_is_named(
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert edit(model=folder) == 1
-    assert "does not load as a Stable Diffusion checkpoint" in capsys.readouterr().err
+    assert "does not read as safetensors" in capsys.readouterr().err
 
 
 def test_a_checkpoint_may_recommend_settings(

@@ -178,6 +178,27 @@ def test_the_budget_decides(backbone32: Backbone) -> None:
         run(backbone32, FULL, memory_gb=0.0, backend="maps")
 
 
+def test_what_is_free_decides_nothing_and_is_shared(backbone32: Backbone) -> None:
+    """Backends round differently: the choice follows from the request, and too little memory is told."""
+    frames = np.zeros((2, 64, 64, 3), np.uint8)
+    target = Target(prompt=TARGET, method=FULL)
+    alone = FateZero(backbone32, RuntimeConfig(), lambda _: None)
+    choice = alone.invert(frames, SOURCE, [target]).choice
+    assert choice is not None
+    assert (choice.backend, choice.budget) == ("qk", 2_000_000_000)
+    crowded = FateZero(backbone32, RuntimeConfig(), lambda _: None, processes=10**9)
+    with pytest.raises(UserError, match="free for each of 1000000000 processes"):
+        crowded.invert(frames, SOURCE, [target])
+
+
+def test_words_are_not_a_text(backbone32: Backbone) -> None:
+    editor = FateZero(backbone32, RuntimeConfig(), lambda _: None)
+    with pytest.raises(UserError, match=r"such as \('ball',\)"):
+        editor.edit(np.zeros((1, 64, 64, 3), np.uint8), SOURCE, TARGET, edited_words="ball", method=FULL)
+    with pytest.raises(UserError, match="edited_words is the text 'ball'"):
+        Target(prompt=TARGET, edited_words="ball", method=FULL)  # type: ignore[arg-type]
+
+
 def test_one_inversion_serves_many_targets(backbone32: Backbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     narrow = replace(FULL, fusion=FusionConfig(self_window=(0, 0.25), cross_window=(0, 0.25), min_downsampling=2))

@@ -125,7 +125,8 @@ def test_editing_writes_as_it_goes(clip: ClipSpec, factory: EditorFactory, tmp_p
     made = jobs(requests, replace(METHOD, blending=MethodConfig().blending), tmp_path)
     groups = share_inversions(made)
     assert len(groups) == 2  # the bad word stands beside sound requests of the same clip
-    trainer(callbacks=[ResultWriter()]).predict(EditingModule(factory), JobDataModule(groups), return_predictions=False)
+    writer = ResultWriter(tmp_path)
+    trainer(callbacks=[writer]).predict(EditingModule(factory), JobDataModule(groups), return_predictions=False)
     assert sorted(p.parent.name for p in tmp_path.glob("full/*/meta.json")) == ["one", "two"]
     assert sorted(p.name for p in tmp_path.glob("full/*.failed.json")) == ["bad.failed.json", "gone.failed.json"]
     assert "'x' is not a word" in failure_reason(tmp_path / "full" / "bad")
