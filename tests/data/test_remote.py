@@ -254,7 +254,7 @@ def test_names_in_a_store_lead_nowhere_else(store: fsspec.AbstractFileSystem, na
     store.store[f"/bucket/run/{name}"] = store.store["/bucket/run/a.txt"]
     run.fetch_state()
     assert not [*tmp_path.rglob("*.json")]
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match=r"leads out of|no regular file"):  # how old fsspec lists an empty name
         local_copy("memory://bucket/run")
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
