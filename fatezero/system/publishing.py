@@ -109,7 +109,8 @@ def scratch_folder() -> Iterator[Path]:
     parent.mkdir(mode=0o700, exist_ok=True)
     clear_leftovers(parent)
     with hidden_folder(parent) as folder:
-        yield folder
+        (folder / "scratch").mkdir()
+        yield folder / "scratch"
 
 
 @contextmanager

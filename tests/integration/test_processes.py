@@ -195,26 +195,26 @@ def test_a_long_clip_is_shared_by_processes(golden_folder: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_killed_again_and_again(manifest: Callable[[int, int], Path], command: Command, tmp_path: Path) -> None:
-    edits = manifest(25, 8)
+    edits = manifest(10, 6)
     words, dice = command(edits, tmp_path / "run", "--devices=2"), random.Random(0)
     seen: dict[str, int] = {}
-    for _ in range(20):
+    for _ in range(8):  # at any time; tests/faults kills at every phase
         process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
         )
         try:
-            process.wait(dice.uniform(0.0, 25.0))
+            process.wait(dice.uniform(0.0, 16.0))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         now = made_at(tmp_path / "run")
         assert {name: now[name] for name in seen} == seen  # what was done stays as it was
         seen = now
-    assert "200 of 200 edits" in run(words)
-    assert "200 done" in run([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")])
+    assert "60 of 60 edits" in run(words)
+    assert "60 done" in run([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")])
     run(command(edits, tmp_path / "undisturbed"))
     assert digests(tmp_path / "run") == digests(tmp_path / "undisturbed")
-    assert len(digests(tmp_path / "run")) == 200
+    assert len(digests(tmp_path / "run")) == 60
 
 
 @pytest.mark.slow

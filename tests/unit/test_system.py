@@ -80,7 +80,8 @@ def test_temporary_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: p
     (parent,) = tmp_path.iterdir()
     assert len(list(parent.iterdir())) == 1
     with scratch_folder() as folder:
-        assert list(parent.iterdir()) == [folder]
+        assert list(parent.iterdir()) == [folder.parent]
+        assert not list(folder.iterdir())
     store = DiskStore()
     assert len(list(parent.iterdir())) == 1
     del store
