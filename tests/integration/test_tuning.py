@@ -261,6 +261,7 @@ def _a_weight_of_another_shape(out: Path) -> None:
 LAST = "checkpoints/last.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -325,6 +326,7 @@ def test_a_file_where_a_folder_belongs_is_said(
     assert str(tmp_path / "tuned") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     once_tuned: Path, golden_folder: Path, tmp_path: Path, clip: Path
 ) -> None:
@@ -483,6 +485,7 @@ VAE = "vae/diffusion_pytorch_model.bin"
 UNET_CONFIG = "unet/config.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

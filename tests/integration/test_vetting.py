@@ -313,6 +313,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_value_may_be_wrong(model: Path, seed: int) -> None:
     """Every file of settings, a random value of it replaced: it loads, or a sentence says why not."""
