@@ -31,9 +31,9 @@ PHASES = {
 
 def kill_again_and_again(warm: WarmProcess, words: Sequence[str], blows: Sequence[Blow]) -> None:
     """Run a command until each blow has hit it, then to its end."""
-    for blow in blows:
+    for number, blow in enumerate(blows):
         ended = warm.run(*words, blow=blow)
-        assert ended.status in (-9, 0), ended.said  # a late call may not come again in what is left
+        assert ended.status in ((-9, 0) if number else (-9,)), ended.said  # what is left may have fewer calls
         assert "Traceback" not in ended.said
     ended = warm.run(*words)
     assert ended.status == 0, ended.said
@@ -129,7 +129,10 @@ def test_pages_and_tables_killed_while_they_are_written(
 def test_the_cache_killed_while_it_is_written_and_read(
     at: str, warm: WarmProcess, editing: Editing, tmp_path: Path
 ) -> None:
-    words = editing(tmp_path / "run", f"--cache={tmp_path / 'cache'}")
+    cache = f"--cache={tmp_path / 'cache'}"
+    if at.endswith("utime"):  # marks what is found
+        assert warm.run(*editing(tmp_path / "first", cache)).status == 0
+    words = editing(tmp_path / "run", cache)
     kill_again_and_again(warm, words, [Blow(at, call) for call in (1, 2)])
     assert warm.run(*editing(tmp_path / "whole", "--backend=recompute")).status == 0
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")

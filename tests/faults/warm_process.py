@@ -7,6 +7,7 @@ is run.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -166,6 +167,7 @@ def _be_child(asked: dict[str, Any]) -> None:
         status = ended.code if isinstance(ended.code, int) else 1
     threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter ends, without taking everything apart
     atexit._run_exitfuncs()
+    gc.collect()  # what a signal left half entered is closed, as its end would
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
