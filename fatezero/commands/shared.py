@@ -25,7 +25,15 @@ from fatezero.lightning.writers import ResultWriter
 from fatezero.runs.forecast import Forecaster, check_disk, describe_forecast
 from fatezero.runs.jobs import EditJob, InversionGroup, cut_job
 from fatezero.runs.scheduling import share_inversions
-from fatezero.runs.state import failure_reason, left_to_do, prepare_run, record_failure, state_of, write_results_table
+from fatezero.runs.state import (
+    clear_run,
+    failure_reason,
+    left_to_do,
+    prepare_run,
+    record_failure,
+    state_of,
+    write_results_table,
+)
 from fatezero.source_attention.budget import GB
 from fatezero.system.terminal import complain, say
 from fatezero.types import ClipSpec, EditRequest
@@ -81,7 +89,10 @@ def perform(
             record_failure(job, unfit[job.request.id])
     if groups:
         writer = ResultWriter(run)
-        run_groups(EditingModule(factory), groups, work.devices, work.num_nodes, device.type, [writer])
+        try:
+            run_groups(EditingModule(factory), groups, work.devices, work.num_nodes, device.type, [writer])
+        finally:
+            clear_run(jobs)  # of processes that had to be killed
     return _account(jobs, run, remote)
 
 

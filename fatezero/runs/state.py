@@ -107,7 +107,7 @@ def left_to_do(jobs: Sequence[EditJob], *, redo: bool) -> list[EditJob]:
 
 
 def prepare_run(jobs: Sequence[EditJob]) -> None:
-    """Note in each variant's folder what was asked for, and take away what killed processes left there.
+    """Note in each variant's folder what was asked for, and take away what is left of earlier work.
 
     Raises:
         UserError: a folder cannot be written, or holds a plan that is none.
@@ -117,9 +117,15 @@ def prepare_run(jobs: Sequence[EditJob]) -> None:
         with locked(plan_lock(folder)):
             plan = _read_plan(folder) | asked
             replace_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
-            clear_leftovers(folder)
             _clear_segments(folder, plan)
-    clear_leftovers(jobs[0].folder.parent.parent)
+    clear_run(jobs)
+
+
+def clear_run(jobs: Sequence[EditJob]) -> None:
+    """Take away what killed processes left in the folders of a run and its variants."""
+    variants = dict.fromkeys(job.folder.parent for job in jobs)
+    for folder in (*variants, jobs[0].folder.parent.parent):
+        clear_leftovers(folder)
 
 
 def _clear_segments(folder: Path, plan: Mapping[str, str]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
 from fatezero.errors import UserError
+from fatezero.system.stopping import stopping_later, stopping_now
+
+POLLING = 0.02  # seconds; a signal is heard between two tries
 
 
 @contextmanager
@@ -19,16 +23,10 @@ def locked(lock: Path) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = _taken(lock, wait=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{lock} cannot be written ({reason}); free some space or choose another folder.") from error
-    assert file is not None
-    with file:
+    with stopping_later(), _waited_for(lock):  # a signal between two of these lines would leave the file
         try:
-            yield
+            with stopping_now():
+                yield
         finally:
             with suppress(OSError):  # a folder that became read-only keeps an empty file, which nobody holds
                 lock.unlink()
@@ -40,22 +38,30 @@ def try_lock(lock: Path) -> TextIOWrapper | None:
     Raises:
         OSError: the lock file cannot be made.
     """
-    return _taken(lock, wait=False)
-
-
-def _taken(lock: Path, *, wait: bool) -> TextIOWrapper | None:
-    """The open lock file; another process may have taken it away between opening and locking."""
     while True:
         file = lock.open("w", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
         except BaseException:
             file.close()
             raise
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # another process may have taken it away between opening and locking
             if os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
                 return file
         file.close()
+
+
+def _waited_for(lock: Path) -> TextIOWrapper:
+    """The open file of a lock, once no other process holds it."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        while (file := try_lock(lock)) is None:
+            with stopping_now():
+                time.sleep(POLLING)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{lock} cannot be written ({reason}); free some space or choose another folder.") from error
+    return file

@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 
 from fatezero.errors import UserError
 from fatezero.system.locking import try_lock
+from fatezero.system.stopping import stopping_later, stopping_now
 
 LEFTOVERS = (".*.partial*", ".*.old", ".*.lock")  # what a killed process can leave beside its target
 PARTIAL, LOCK, OLD = ".partial", ".lock", "old"
@@ -50,21 +52,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield partial
             if whole:
                 _make_durable(partial)
-            if target.is_dir() and partial.is_dir():  # takes two moves: the old folder steps aside first
-                (folder / OLD).mkdir()
-                old = folder / OLD / target.name
-                target.rename(old)
-                try:
-                    partial.replace(target)
-                except BaseException:
-                    old.rename(target)
-                    raise
-            else:
-                partial.replace(target)
+            with stopping_later():
+                _take_place(partial, target, folder / OLD)
             _flush(target.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path} cannot be written ({reason}); free some space or choose another folder.") from error
+
+
+def _take_place(partial: Path, target: Path, aside: Path) -> None:
+    """Rename; for a folder that takes two moves, as the old one steps aside first."""
+    if not (target.is_dir() and partial.is_dir()):
+        partial.replace(target)
+        return
+    aside.mkdir()
+    old = aside / target.name
+    target.rename(old)
+    try:
+        partial.replace(target)
+    except BaseException:
+        old.rename(target)
+        raise
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -116,18 +124,25 @@ def scratch_folder() -> Iterator[Path]:
 @contextmanager
 def hidden_folder(parent: Path) -> Iterator[Path]:
     """A hidden folder of this process's own, which goes at the end; see `clear_leftovers`."""
+    with stopping_later():
+        folder, lock = _new_folder(parent)
+        with lock:
+            try:
+                with stopping_now():
+                    yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_folder(parent: Path) -> tuple[Path, TextIOWrapper]:
+    """A folder of a random name and its lock."""
     while True:
         folder = parent / f".{secrets.token_hex(8)}{PARTIAL}"
         folder.mkdir()
         with suppress(FileNotFoundError):  # taken for a leftover before it could be locked
             lock = try_lock(folder / LOCK)
             if lock is not None:
-                break
-    with lock:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                return folder, lock
 
 
 def _make_durable(path: Path) -> None:

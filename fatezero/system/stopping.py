@@ -83,7 +83,49 @@ def listen() -> None:
 def _stop(signum: int, _: Any) -> None:
     for other in STOPPING:  # a second one must not break the unwinding
         signal.signal(other, signal.SIG_IGN)
-    raise Stopped(signum)
+    if not _signals.wait:
+        raise Stopped(signum)
+    _signals.waiting = signum
+
+
+class _Signals(threading.local):
+    """Whether signals have to wait, and the one that does: of the main thread, as no other hears any."""
+
+    wait = False
+    waiting: int | None = None
+
+
+_signals = _Signals()
+
+
+class stopping_later:  # noqa: N801  # contexts are named as functions are
+    """Within it signals wait, for steps that make sense only together, such as making a file and locking it.
+
+    It may be left in another thread than it was entered in. No generator: one that a signal keeps from going on would
+    set the state back when nobody expects it.
+    """
+
+    _wait = True
+
+    def __enter__(self) -> None:
+        self._before = _signals.wait
+        self._become(self._wait)
+
+    def __exit__(self, *_: object) -> None:
+        self._become(self._before)
+
+    @staticmethod
+    def _become(wait: bool) -> None:
+        _signals.wait = wait
+        if not wait and _signals.waiting is not None:
+            signum, _signals.waiting = _signals.waiting, None
+            raise Stopped(signum)
+
+
+class stopping_now(stopping_later):  # noqa: N801
+    """Within `stopping_later`: signals are heard meanwhile, and so is one that has waited."""
+
+    _wait = False
 
 
 def _end_in_time(woken: int, over: threading.Event) -> None:

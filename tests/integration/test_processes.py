@@ -133,6 +133,7 @@ def test_one_process_that_dies_is_told_and_made_good(
     assert process.returncode == 1
     assert "died" in said
     assert "Traceback" not in said
+    assert not list((tmp_path / "run").rglob(".*"))  # the lock of a killed process goes as well
     before = made_at(tmp_path / "run")
     assert len(before) < 8
     run(words)

@@ -8,7 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -16,7 +21,7 @@ from fatezero.errors import UnforeseenError, UserError, attempt
 from fatezero.source_attention.stores import DiskStore
 from fatezero.system.locking import locked, try_lock
 from fatezero.system.publishing import clear_leftovers, hidden_folder, replacing, scratch_folder
-from fatezero.system.stopping import Stopped, stopping_on_signals
+from fatezero.system.stopping import Stopped, stopping_later, stopping_now, stopping_on_signals
 from fatezero.system.terminal import printable, quoted, say
 
 
@@ -129,6 +134,94 @@ def test_a_signal_is_no_error_that_anything_holds_up(signum: int) -> None:
         attempt(works)
     assert stopped.value.code == 128 + signum
     assert signal.getsignal(signum) == before
+
+
+@contextmanager
+def at_the_nth_step(number: int, module: str, happens: Callable[[], None]) -> Iterator[list[int]]:
+    """Have something happen at the n-th instruction that a module runs; how many it ran is counted."""
+    steps = [0]
+
+    def traced(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if frame.f_globals.get("__name__") != module:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            steps[0] += 1
+            if steps[0] == number:
+                happens()
+        return traced
+
+    before = sys.gettrace()
+    sys.settrace(traced)
+    try:
+        yield steps
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("kind", ["lock", "scratch", "file", "folder"])
+def test_a_signal_at_any_instruction_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    """A lock or a hidden folder could be left by a signal between making it and holding it."""
+    place = tmp_path / "new"
+
+    def works() -> None:
+        if kind == "lock":
+            with locked(tmp_path / ".job.lock"):
+                return
+        if kind == "scratch":
+            with hidden_folder(tmp_path):
+                return
+        with replacing(place) as partial:
+            if kind == "folder":
+                partial.mkdir()
+                (partial / "whole").touch()
+            else:
+                partial.write_text("whole", encoding="utf-8")
+
+    works()
+    before = sorted(tmp_path.rglob("*"))
+    module = "fatezero.system.locking" if kind == "lock" else "fatezero.system.publishing"
+    number, steps, stopped = 0, [1], 0
+    while number <= steps[0]:
+        number += 1
+        try:
+            with (
+                stopping_on_signals(),
+                at_the_nth_step(number, module, partial(signal.raise_signal, signal.SIGTERM)) as steps,
+            ):
+                works()
+        except Stopped:
+            stopped += 1
+        assert sorted(tmp_path.rglob("*")) == before, number
+    assert stopped >= number - 1 > 50
+
+
+def test_signals_wait_only_while_they_have_to() -> None:
+    done = []
+
+    def works(*contexts: type[stopping_later]) -> None:
+        with stopping_on_signals(), ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context())
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append(contexts)
+
+    for contexts in [(stopping_later,), (stopping_later, stopping_now), ()]:
+        with pytest.raises(Stopped):
+            works(*contexts)
+    assert done == [(stopping_later,)]
+
+
+def test_what_another_thread_leaves_changes_nothing() -> None:
+    """As the thread that writes leaves the lock of a job."""
+    holding = ExitStack()
+    holding.enter_context(stopping_later())
+    holding.enter_context(stopping_now())
+    thread = threading.Thread(target=holding.close)
+    thread.start()
+    thread.join()
+    with stopping_on_signals(), pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_other_threads_change_no_handlers() -> None:
