@@ -21,10 +21,13 @@ ROOMS: dict[str, set[str]] = {
     "fatezero.shipped": set(),
     "fatezero.system": set(),
     "fatezero.data": set(),
+    "fatezero.clips": {"fatezero.data"},
     "fatezero.attention": set(),
     "fatezero.blending": set(),
     "fatezero.source_attention": {"fatezero.attention"},
-    "fatezero.diffusion": {"fatezero.shipped", "fatezero.data", "fatezero.attention", "fatezero.source_attention"},
+    "fatezero.diffusion": {
+        *("fatezero.shipped", "fatezero.data", "fatezero.clips", "fatezero.attention", "fatezero.source_attention"),
+    },
     "fatezero.edit_plan": {"fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"},
     "fatezero.editing": {"fatezero.attention", "fatezero.blending", "fatezero.diffusion", "fatezero.edit_plan"},
     "fatezero.results": {"fatezero.source_attention", "fatezero.diffusion"},
@@ -34,18 +37,20 @@ ROOMS: dict[str, set[str]] = {
     },
     "fatezero": {"fatezero.pipeline", "fatezero.results"},
     "fatezero.runs": {
-        *("fatezero.data", "fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"),
+        *("fatezero.data", "fatezero.clips", "fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"),
         *("fatezero.edit_plan", "fatezero.results", "fatezero.pipeline"),
     },
     "fatezero.lightning": {
-        *("fatezero.data", "fatezero.diffusion", "fatezero.results", "fatezero.pipeline", "fatezero.runs"),
+        *("fatezero.data", "fatezero.clips", "fatezero.diffusion", "fatezero.results", "fatezero.pipeline"),
+        "fatezero.runs",
     },
     "fatezero.training": {
-        *("fatezero.data", "fatezero.attention", "fatezero.diffusion", "fatezero.pipeline", "fatezero.lightning"),
+        *("fatezero.data", "fatezero.clips", "fatezero.attention", "fatezero.diffusion", "fatezero.pipeline"),
+        "fatezero.lightning",
     },
     "fatezero.picturebook": {
-        *("fatezero.shipped", "fatezero.data", "fatezero.attention", "fatezero.blending", "fatezero.diffusion"),
-        *("fatezero.results", "fatezero.pipeline", "fatezero.training"),
+        *("fatezero.shipped", "fatezero.data", "fatezero.clips", "fatezero.attention", "fatezero.blending"),
+        *("fatezero.diffusion", "fatezero.results", "fatezero.pipeline", "fatezero.training"),
     },
     "fatezero.benchmarking": {
         *("fatezero.data", "fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"),
@@ -57,19 +62,20 @@ ROOMS: dict[str, set[str]] = {
     "fatezero_eval.metrics": set(),
     "fatezero_eval.networks": {"fatezero.data", "fatezero_eval.options"},
     "fatezero_eval.scoring": {
-        *("fatezero.data", "fatezero_eval.options", "fatezero_eval.file_names", "fatezero_eval.metrics"),
-        "fatezero_eval.networks",
+        *("fatezero.data", "fatezero.clips", "fatezero_eval.options", "fatezero_eval.file_names"),
+        *("fatezero_eval.metrics", "fatezero_eval.networks"),
     },
     "fatezero_eval.tables": {"fatezero.data", "fatezero_eval.file_names", "fatezero_eval.scoring"},
     "fatezero_eval.pages": {
-        *("fatezero.data", "fatezero_eval.file_names", "fatezero_eval.networks", "fatezero_eval.scoring"),
-        "fatezero_eval.tables",
+        *("fatezero.data", "fatezero.clips", "fatezero_eval.file_names", "fatezero_eval.networks"),
+        *("fatezero_eval.scoring", "fatezero_eval.tables"),
     },
     "fatezero_eval.tracking": {
         *("fatezero.data", "fatezero_eval.file_names", "fatezero_eval.scoring", "fatezero_eval.tables"),
     },
     "fatezero.commands": {
-        *("fatezero.shipped", "fatezero.data", "fatezero.diffusion", "fatezero.source_attention", "fatezero.runs"),
+        *("fatezero.shipped", "fatezero.data", "fatezero.clips", "fatezero.diffusion", "fatezero.source_attention"),
+        "fatezero.runs",
         *("fatezero.lightning", "fatezero.training", "fatezero.picturebook", "fatezero.benchmarking"),
         *("fatezero_eval.options", "fatezero_eval.networks", "fatezero_eval.scoring", "fatezero_eval.tables"),
         *("fatezero_eval.pages", "fatezero_eval.tracking"),
@@ -78,7 +84,7 @@ ROOMS: dict[str, set[str]] = {
     "fatezero.__main__": {"fatezero.cli"},
 }
 # All that the metrics know of the editor's package.
-OF_THE_METRICS = {"fatezero.errors", "fatezero.types", "fatezero.system", "fatezero.data"}
+OF_THE_METRICS = {"fatezero.errors", "fatezero.types", "fatezero.system", "fatezero.data", "fatezero.clips"}
 KNOW_LIGHTNING = {"fatezero.lightning", "fatezero.training", "fatezero.picturebook", "fatezero_eval.scoring"}
 KNOW_LIGHTNING |= {"fatezero_eval.tracking"}
 FIND_FILES = {"fatezero.shipped", "fatezero_eval.pages"}  # may look for files that lie beside their code
@@ -217,7 +223,7 @@ def test_data_folders_hold_no_python() -> None:
 def test_the_doorway_is_light() -> None:
     """Help must not wait for torch, whatever the verb; nor must the public names' package."""
     script = (
-        "import sys, fatezero, fatezero.cli, fatezero.data.video;"
+        "import sys, fatezero, fatezero.cli, fatezero.clips.video;"
         "from fatezero.commands.parsing import parameters_of;"
         "[parameters_of(verb) for name, verb in fatezero.cli.VERBS.items() if not verb.verbs];"
         "print(sorted({'torch', 'diffusers', 'lightning'} & set(sys.modules)))"

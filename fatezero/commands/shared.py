@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from fatezero.clips.video import VideoInfo, probe
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, plans, state_files
 from fatezero.data.manifest import check_texts
 from fatezero.data.remote import RemoteRun
-from fatezero.data.video import VideoInfo, probe
 from fatezero.diffusion.backbone import choose_device
 from fatezero.diffusion.checkpoint import CLIP, Checkpoint, find_checkpoint, folder_of_clip, native_size, sized
 from fatezero.diffusion.recommendations import with_settings

@@ -1,1 +1,1 @@
-"""Clips and requests, in and out. The ground floor shared with `fatezero_eval`: no torch, no Lightning."""
+"""Manifests and requests, stores, files. With `clips` the floor shared with `fatezero_eval`: no torch, no Lightning."""

@@ -18,7 +18,6 @@ from fatezero.data.entry import Entry, Lines, load_json, load_json_lines, load_y
 from fatezero.data.files import open_local, resolve_inside
 from fatezero.data.layout import reserved_result_name
 from fatezero.data.remote import is_remote, open_input
-from fatezero.data.video import probe
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
 from fatezero.types import ClipSpec, EditRequest, FrameSelection
@@ -27,7 +26,7 @@ _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REQUEST_FIELDS = tuple(f.name for f in fields(EditRequest))
 _CLIP_FIELDS = ("path", *(f.name for f in fields(FrameSelection)))
 _TRUTH_MAPPINGS = ("recipe", "target")  # what the world of Picturebook is rendered from
-_TRUTH_PATHS = ("clip", "mask", "flow", "occlusion")
+TRUTH_PATHS = ("clip", "mask", "flow", "occlusion")
 
 
 @dataclass(frozen=True)
@@ -124,73 +123,6 @@ def request_from_json(values: Mapping[str, Any], where: str = "request") -> Edit
     entry = Entry(where, "request", values)
     entry.refuse_unknown(_REQUEST_FIELDS)
     return _request(entry, None)
-
-
-@dataclass(frozen=True)
-class ManifestReport:
-    """What `check_manifest` found; as a text, one line for each edit.
-
-    Attributes:
-        manifest: as it was read.
-        clips: by request id, what the clip is: frames, size, rate, and what is done to it.
-        problems: by request id, a sentence for each thing that is missing, unreadable or too short.
-    """
-
-    manifest: Manifest
-    clips: Mapping[str, str]
-    problems: Mapping[str, tuple[str, ...]]
-
-    def __str__(self) -> str:
-        requests = self.manifest.requests
-        lines = [f"{self.manifest.name}: {len(requests) - len(self.problems)} of {len(requests)} edits are ready."]
-        for request in requests:
-            if request.id in self.problems:
-                lines += [f"! {request.id}: {problem}" for problem in self.problems[request.id]]
-            else:
-                lines.append(f"  {request.id}: {self.clips[request.id]}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.manifest.notes)])
-
-
-def check_manifest(path: str | Path, root: str | Path | None = None) -> ManifestReport:
-    """Says of every edit whether its clip and its truth are there, without decoding whole clips.
-
-    Raises:
-        UserError: the manifest itself cannot be read.
-    """
-    manifest = read_manifest(path, root)
-    probed: dict[ClipSpec, str | UserError] = {}
-    clips: dict[str, str] = {}
-    problems: dict[str, tuple[str, ...]] = {}
-    for request in manifest.requests:
-        if request.clip not in probed:
-            probed[request.clip] = _in_words(request.clip)
-        clip = probed[request.clip]
-        found = [str(clip)] if isinstance(clip, UserError) else []
-        for key, value in manifest.truth.get(request.id, {}).items():
-            if key in _TRUTH_PATHS:
-                found += _missing(key, value)
-        if found:
-            problems[request.id] = tuple(found)
-        else:
-            clips[request.id] = str(clip)
-    return ManifestReport(manifest, clips, problems)
-
-
-def _missing(key: str, path: str) -> list[str]:
-    try:
-        open_input(path)
-    except UserError as error:
-        return [f"truth, {key}: {error}"]
-    return []
-
-
-def _in_words(clip: ClipSpec) -> str | UserError:
-    try:
-        info = probe(clip)
-    except UserError as error:
-        return error
-    size = f"{info.frames} frames of {info.width}x{info.height}, {info.fps:g} a second."
-    return " ".join((size, *info.notes))
 
 
 def _entries(path: Path, folder: Path | str) -> tuple[str, Iterable[Entry]]:
@@ -372,7 +304,7 @@ def _truth(entry: Entry, folder: Path | str) -> Mapping[str, Any]:
     runs = stated.get("mask_rle", [])
     if not isinstance(runs, list) or not all(type(number) is int and number >= 0 for number in runs):
         raise truth.error("mask_rle", f"{quoted(runs)} is not a list of whole numbers (starts and lengths).")
-    paths = {key: resolve_inside(folder, truth.text(key), truth.where(key)) for key in _TRUTH_PATHS if key in stated}
+    paths = {key: resolve_inside(folder, truth.text(key), truth.where(key)) for key in TRUTH_PATHS if key in stated}
     return {**stated, **paths}
 
 

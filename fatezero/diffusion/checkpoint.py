@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fatezero import shipped
-from fatezero.data.video import probe
+from fatezero.clips.video import probe
 from fatezero.diffusion.vetting import read_config, vet_adapter, vet_checkpoint
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted

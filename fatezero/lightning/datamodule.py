@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from fatezero.data.video import read_clip
+from fatezero.clips.video import read_clip
 from fatezero.errors import UserError, attempt
 from fatezero.runs.jobs import EditJob, InversionGroup
 from fatezero.runs.scheduling import spread

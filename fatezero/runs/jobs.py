@@ -8,11 +8,11 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from fatezero.clips.video import probe
 from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest, json_digest
 from fatezero.data.manifest import request_to_json
 from fatezero.data.remote import open_input
-from fatezero.data.video import probe
 from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from fatezero.clips.video import side_by_side, write_frames, write_video
 from fatezero.data.layout import EDITED_VIDEO, FRAMES, MASK_VIDEO, MASKS, RECORD, SIDE_BY_SIDE_VIDEO
 from fatezero.data.manifest import request_to_json
-from fatezero.data.video import side_by_side, write_frames, write_video
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult
 from fatezero.runs.jobs import EditJob, local_digest

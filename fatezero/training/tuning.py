@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fatezero.attention.temporal import inflate
+from fatezero.clips.images import IMAGE_SUFFIXES
+from fatezero.clips.video import read_clip
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.files import content_digest
-from fatezero.data.images import IMAGE_SUFFIXES
 from fatezero.data.remote import open_input
-from fatezero.data.video import read_clip
 from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, native_size, sized
 from fatezero.diffusion.recommendations import RECOMMENDATIONS, recommendations, recommended_method

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.video import iter_frames, probe, read_clip
+from fatezero.clips.video import iter_frames, probe, read_clip
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
 

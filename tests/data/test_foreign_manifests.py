@@ -8,9 +8,10 @@ import yaml
 from PIL import Image
 
 from fatezero.attention.word_maps import active_steps
+from fatezero.commands.datasets import check_manifest
 from fatezero.data.entry import Entry
 from fatezero.data.foreign_manifests import fatezero_edit
-from fatezero.data.manifest import check_manifest, read_manifest
+from fatezero.data.manifest import read_manifest
 from fatezero.errors import UserError
 
 BENCH = """\

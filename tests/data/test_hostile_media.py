@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fatezero.clips.video import probe, read_clip, write_video
 from fatezero.data import source
-from fatezero.data.video import probe, read_clip, write_video
 from fatezero.errors import UserError, attempt
 from fatezero.types import Clip, ClipSpec
 

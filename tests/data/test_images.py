@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.video import probe, read_clip
+from fatezero.clips.video import probe, read_clip
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.manifest import check_manifest, read_manifest, request_from_json, request_to_json
+from fatezero.commands.datasets import check_manifest
+from fatezero.data.manifest import read_manifest, request_from_json, request_to_json
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 

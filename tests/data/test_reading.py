@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fatezero.clips.decode import open_video
+from fatezero.clips.video import iter_frames, probe, read_clip
 from fatezero.data import decode
-from fatezero.data.decode import open_video
-from fatezero.data.video import iter_frames, probe, read_clip
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
 

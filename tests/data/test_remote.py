@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from fatezero.cli import main
+from fatezero.clips.video import read_clip, write_frames, write_video
+from fatezero.commands.datasets import check_manifest
 from fatezero.data.layout import lock_file
-from fatezero.data.manifest import check_manifest, read_manifest
+from fatezero.data.manifest import read_manifest
 from fatezero.data.object_store import without_credentials
 from fatezero.data.remote import RemoteRun, local_copy
-from fatezero.data.video import read_clip, write_frames, write_video
 from fatezero.errors import UserError
 from fatezero.system.locking import locked
 from fatezero.types import ClipSpec

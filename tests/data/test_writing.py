@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.video import iter_frames, probe, read_clip, side_by_side, write_frames, write_video
+from fatezero.clips.video import iter_frames, probe, read_clip, side_by_side, write_frames, write_video
 from fatezero.errors import UserError
 from fatezero.system.publishing import replacing
 from fatezero.types import ClipSpec
@@ -78,7 +78,7 @@ import hashlib, sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from fatezero.data.video import write_video
+from fatezero.clips.video import write_video
 blurred = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8))
 for count, height, width in ((8, 64, 96), (40, 64, 64)):
     wide = np.asarray(blurred.resize((2 * width, 2 * height)))
@@ -208,7 +208,7 @@ def test_a_read_only_folder_is_named(anybody, unprivileged):
 FULL_DISK = """
 import resource, signal, sys
 import numpy as np
-from fatezero.data.video import write_frames, write_video
+from fatezero.clips.video import write_frames, write_video
 from fatezero.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))

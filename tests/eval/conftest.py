@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
+from fatezero.clips.video import write_frames
 from fatezero.data.manifest import request_to_json
-from fatezero.data.video import write_frames
 from fatezero.types import ClipSpec, EditRequest, Frames
 from fatezero_eval.networks.clip import ImageTextEncoder, load_clip
 from tests.eval.run_records import record_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.video import write_frames
+from fatezero.clips.video import write_frames
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.pages.contact_sheet import write_sheet

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fatezero.data.video import read_clip, write_frames, write_video
+from fatezero.clips.video import read_clip, write_frames, write_video
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
 from fatezero_eval.metrics import consistency, fidelity, text

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fatezero.clips.video import write_frames
 from fatezero.commands.evaluate import evaluate
 from fatezero.commands.leaderboard import leaderboard
 from fatezero.commands.report import report
@@ -22,7 +23,6 @@ from fatezero.commands.sheet import sheet
 from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest
 from fatezero.data.layout import inside, reserved_variant_name, visible
-from fatezero.data.video import write_frames
 from fatezero.errors import UserError
 from fatezero.runs.variants import make_variants
 from fatezero_eval import file_names, tracking

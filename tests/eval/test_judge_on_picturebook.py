@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from fatezero.clips.video import read_clip
 from fatezero.data.manifest import read_manifest
-from fatezero.data.video import read_clip
 from fatezero.picturebook.benchmark.recipes import ClipRecipe
 from fatezero.picturebook.benchmark.truth import both_flows, edit_mask, one_surface, render_truth, write_truth
 from fatezero.picturebook.world.scenes import Scene

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.video import read_clip, write_frames
+from fatezero.clips.video import read_clip, write_frames
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.options import EvaluateRun

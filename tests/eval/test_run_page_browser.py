@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.data.video import write_frames
+from fatezero.clips.video import write_frames
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.pages.run_page import write_report
 from fatezero_eval.scoring.rows import Row, write_rows

@@ -13,9 +13,9 @@ import wandb
 import yaml
 from wandb.proto import wandb_internal_pb2
 
+from fatezero.clips.video import write_frames, write_video
 from fatezero.data.files import content_digest
 from fatezero.data.manifest import request_to_json
-from fatezero.data.video import write_frames, write_video
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval import tracking
 from fatezero_eval.scoring.provenance import Provenance, write_provenance

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fatezero.cli import main
-from fatezero.data.video import write_video
+from fatezero.clips.video import write_video
 from tests.faults.warm_process import WarmProcess
 
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from fatezero.attention.temporal import inflate
 from fatezero.cli import main
+from fatezero.clips.video import write_frames, write_video
 from fatezero.config import RuntimeConfig
-from fatezero.data.video import write_frames, write_video
 from fatezero.diffusion.backbone import Backbone
 from fatezero.types import Frames
 from tests.fuzzing import mutations

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from fatezero.cli import main
-from fatezero.data.video import write_video
+from fatezero.clips.video import write_video
 
 SDEDIT = '{"fusion": null, "blending": null, "sdedit_strength": 0.5}'
 VARIANTS = f'{{"full": {{}}, "no_blending": {{"blending": null}}, "sdedit": {SDEDIT}}}'

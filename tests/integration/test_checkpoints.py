@@ -12,8 +12,8 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 from fatezero.benchmarking.random_checkpoint import random_pipeline
+from fatezero.clips.video import write_video
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.data.video import write_video
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
 

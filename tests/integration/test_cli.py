@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from fatezero.cli import main
-from fatezero.data.video import probe, write_video
+from fatezero.clips.video import probe, write_video
 from fatezero.diffusion.checkpoint import fitting_size, native_size
 
 # A background job of a shell ignores interrupts, and so would `fatezero` started by tests that run as one.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fatezero import shipped
 from fatezero.cli import main
-from fatezero.data.video import read_clip
+from fatezero.clips.video import read_clip
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from lightning import Trainer
 
+from fatezero.clips.video import write_video
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.data.video import write_video
 from fatezero.diffusion.checkpoint import find_checkpoint, sized
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import JobDataModule

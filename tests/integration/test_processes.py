@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fatezero.data.video import read_clip, write_video
+from fatezero.clips.video import read_clip, write_video
 from fatezero.types import ClipSpec
 
 WORDS = ("red", "blue", "green", "golden", "black", "white", "silver", "purple")

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from fatezero.attention.temporal import inflate, is_temporal
 from fatezero.cli import main
+from fatezero.clips.video import read_clip, write_video
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.data.video import read_clip, write_video
 from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
 from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser

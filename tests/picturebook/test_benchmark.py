@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import fatezero.picturebook.benchmark.edits as writing
+from fatezero.clips.video import read_clip
 from fatezero.data.manifest import Manifest, read_manifest
-from fatezero.data.video import read_clip
 from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
 from fatezero.picturebook.benchmark.truth import render_truth
 from fatezero.picturebook.world.scenes import Scene, held_out

@@ -10,8 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
+from fatezero.clips.video import read_clip
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.data.video import read_clip
 from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
 from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser

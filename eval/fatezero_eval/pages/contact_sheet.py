@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from fatezero.clips.video import read_clip
 from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import read_manifest
-from fatezero.data.video import read_clip
 from fatezero.errors import UserError, attempt
 from fatezero.system.publishing import replacing
 from fatezero.types import ClipSpec

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from pathlib import Path
 
-from fatezero.data.video import iter_frames, read_clip
+from fatezero.clips.video import iter_frames, read_clip
 from fatezero.types import ClipSpec, Frames
 from fatezero_eval.networks.flow import Dis, GivenFlow, read_flow
 from fatezero_eval.networks.loading import Networks

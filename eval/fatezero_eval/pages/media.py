@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fatezero.data.video import probe, read_clip, write_video
+from fatezero.clips.video import probe, read_clip, write_video
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, Frames
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from fatezero.clips.video import iter_frames
 from fatezero.data.files import content_digest, json_digest
 from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import Manifest, read_manifest
-from fatezero.data.video import iter_frames
 from fatezero.errors import UserError, attempt
 from fatezero.system.locking import locked
 from fatezero.system.publishing import clear_leftovers

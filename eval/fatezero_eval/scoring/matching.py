@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fatezero.clips.video import VideoInfo, probe
 from fatezero.data.layout import visible
 from fatezero.data.manifest import Manifest
-from fatezero.data.video import VideoInfo, probe
 from fatezero.errors import UserError, attempt
 from fatezero.types import EditRequest
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
+from fatezero.clips.video import probe
 from fatezero.data.files import content_digest, json_digest, read_json
 from fatezero.data.layout import ROWS
-from fatezero.data.video import probe
 from fatezero.errors import UserError
 from fatezero.system.publishing import replace_text
 from fatezero.system.terminal import quoted

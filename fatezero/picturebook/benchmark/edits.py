@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fatezero.data.video import write_video
+from fatezero.clips.video import write_video
 from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
 from fatezero.picturebook.world.scenes import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, held_out
 from fatezero.shipped import DEMO

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fatezero.data.video import probe, write_frames
+from fatezero.clips.video import probe, write_frames
 from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import (
     ClipRecipe,

@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
-from fatezero.data.source import (
+from fatezero.clips.source import (
     MAX_FRAMES,
     MAX_PIXELS,
     ON_WHITE,
@@ -29,7 +29,7 @@ from fatezero.data.source import (
     on_white,
     undecodable,
 )
-from fatezero.data.wholeness import check_end
+from fatezero.clips.wholeness import check_end
 from fatezero.errors import UserError
 
 _VIDEO = "a video"

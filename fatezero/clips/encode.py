@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from fatezero.data.source import Frame
+from fatezero.clips.source import Frame
 from fatezero.errors import UserError
 from fatezero.system.publishing import replacing
 from fatezero.types import Frames

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fatezero.clips.source import ON_WHITE, Frame, Source, check_frame_size, naming, on_white, undecodable
+from fatezero.clips.wholeness import gif_frames
 from fatezero.data.files import MAX_IMAGE_FILE
-from fatezero.data.source import ON_WHITE, Frame, Source, check_frame_size, naming, on_white, undecodable
-from fatezero.data.wholeness import gif_frames
 from fatezero.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -11,11 +11,11 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from fatezero.data.decode import open_video
-from fatezero.data.encode import FASTEST, SLOWEST, side_by_side, write_frames, write_video
-from fatezero.data.images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, open_animation, open_folder
+from fatezero.clips.decode import open_video
+from fatezero.clips.encode import FASTEST, SLOWEST, side_by_side, write_frames, write_video
+from fatezero.clips.images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, open_animation, open_folder
+from fatezero.clips.source import MAX_FRAMES, Frame, Source, naming
 from fatezero.data.remote import open_input
-from fatezero.data.source import MAX_FRAMES, Frame, Source, naming
 from fatezero.errors import UserError
 from fatezero.types import Clip, ClipSpec, Frames
 
