@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,13 @@ from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
 
 Frames = npt.NDArray[np.uint8]  # F,H,W,3 RGB, 0..255
+# Frames per second; or, where they vary, F+1 rising seconds: when each frame is shown, from 0, and when the last ends.
+Timing = float | tuple[float, ...]
+
+
+def mean_rate(timing: Timing) -> float:
+    """Frames per second, the mean where the rate varies."""
+    return (len(timing) - 1) / timing[-1] if isinstance(timing, tuple) else timing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +28,25 @@ class FrameSelection:
     """Which frames of a clip are taken, and at what size.
 
     Attributes:
-        start: index of the first frame taken.
-        frames: how many frames are taken; all that follow by default.
+        start: the first frame taken: its index, or the time at which it is shown, such as 12.5s or 00:01:02.5.
+        frames: how many frames are taken, or for how long, such as 2s; all that follow by default.
         stride: every stride-th frame is taken.
         fps: resample to this rate before counting frames; the file's own frames by default.
         height: rows of the result; left open, a clip keeps its own, and an edit takes the size nearest the clip's
             shape at the checkpoint's own scale.
         width: columns of the result; as height.
         fit: how another aspect ratio is met: "crop" scales to cover and crops the centre, "stretch" distorts.
+        stream: which of a file's videos is taken, counted from 0; by default the film (see docs/clips.md).
     """
 
-    start: int = 0
-    frames: int | None = None
+    start: int | str = 0
+    frames: int | str | None = None
     stride: int = 1
     fps: float | None = None
     height: int | None = None
     width: int | None = None
     fit: Literal["crop", "stretch"] = "crop"
+    stream: int | None = None
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -50,9 +60,26 @@ class ClipSpec(FrameSelection):
 
     Attributes:
         path: a video file (mp4, webm, gif, webp, …) or a folder of images.
+        audio: "keep" the file's sound beside the edited frames, or "drop" it.
     """
 
     path: str
+    audio: Literal["keep", "drop"] = "keep"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound that belongs to a clip.
+
+    Attributes:
+        path: the file that holds it.
+        start: when the clip's first frame is shown, in seconds of the file's own timestamps.
+        end: when the clip ends, likewise; None keeps the sound to its own end, which may be later.
+    """
+
+    path: Path
+    start: float
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +88,20 @@ class Clip:
 
     Attributes:
         frames: uint8 F,H,W,3 RGB.
-        fps: frames per second of these frames.
+        timing: when each is shown.
         notes: one sentence for each thing done to the file's own frames (range, resize, crop).
+        sound: None where the file has none, or it is dropped.
     """
 
     frames: Frames
-    fps: float
+    timing: Timing
     notes: tuple[str, ...] = ()
+    sound: Sound | None = None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, the mean where the rate varies."""
+        return mean_rate(self.timing)
 
 
 @dataclass(frozen=True, kw_only=True)

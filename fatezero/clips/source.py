@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fatezero.errors import UserError, first_line, out_of_memory
 from fatezero.system.terminal import shortened
+from fatezero.types import Sound
 
 Frame = npt.NDArray[np.uint8]  # H,W,3 RGB, 0..255
 
@@ -26,23 +27,29 @@ class Source:
 
     Attributes:
         path: file or folder.
+        kind: what it is, such as "H.264 in mp4".
         height: rows, as shown (after the file's rotation).
         width: columns, as shown.
         times: seconds from the first frame to each frame; their number is the number of frames.
         duration: seconds from the first frame to the end of the last.
         fps: mean frames per second; None where the input states no time.
         decode: yields the frames of these indices, which never fall.
+        reader: the sentence that says which library decodes these indices.
         notes: one sentence for each thing done to every frame.
+        sound: of the whole file; None where it has none.
     """
 
     path: Path
+    kind: str
     height: int
     width: int
     times: tuple[float, ...]
     duration: float
     fps: float | None
     decode: Callable[[Sequence[int]], Iterator[Frame]]
+    reader: Callable[[Sequence[int]], str]
     notes: tuple[str, ...]
+    sound: Sound | None = None
 
 
 def check_frame_size(path: Path, height: int, width: int) -> None:

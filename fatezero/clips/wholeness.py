@@ -13,6 +13,13 @@ _BOXES = (
     *(b"udta", b"pdin", b"pnot", b"prft", b"emsg"),
 )
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_CLUSTER = b"\x1f\x43\xb6\x75"
+# Parts of a segment, and of a cluster.
+_ELEMENTS = (
+    *(b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", _CLUSTER, b"\x1c\x53\xbb\x6b"),
+    *(b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\x10\x43\xa7\x70", b"\xec", b"\xbf"),
+    *(b"\xe7", b"\x58\x54", b"\xa7", b"\xab", b"\xa3", b"\xa0", b"\xaf"),
+)
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = b"!", b",", b";"
 
 
@@ -32,7 +39,7 @@ def check_end(path: Path) -> bool:
         if start[4:8] in _BOXES:
             promised = _end_of_boxes(file)
         elif start.startswith(_EBML):
-            promised = _end_of_segments(file)
+            promised = _end_of_segments(path, file)
         elif start[:4] == b"RIFF":
             promised = _end_of_chunks(file)
         else:
@@ -72,6 +79,28 @@ def gif_frames(path: Path, limit: int) -> int:
     return frames
 
 
+def webp_frames(path: Path) -> int:
+    """The number of frames of a WebP, from its chunks alone, without decoding.
+
+    Raises:
+        UserError: something else stands between the chunks.
+        OSError: it cannot be read.
+    """
+    frames, end = 0, path.stat().st_size
+    with path.open("rb") as file:
+        end = min(end, 8 + int.from_bytes(file.read(8)[4:], "little"))
+        file.seek(12)
+        while (place := file.tell()) + 8 <= end:
+            name, size = file.read(4), int.from_bytes(file.read(4), "little")
+            if not all(0x20 <= letter < 0x7F for letter in name):
+                raise UserError(
+                    f"{path} is damaged: at byte {place} no part of a WebP begins; copy or download it again."
+                )
+            frames += name == b"ANMF"
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return max(frames, 1)
+
+
 def _skip_colours(file: BinaryIO, flags: bytes) -> None:
     """Pass over a colour table, if a GIF's flags say that there is one."""
     if flags and flags[0] & 0x80:
@@ -103,24 +132,42 @@ def _end_of_boxes(file: BinaryIO) -> int | None:
     return end
 
 
-def _end_of_segments(file: BinaryIO) -> int | None:
-    """Matroska's header and segments; a segment of unknown size was written live, or never finished."""
-    end = 0
-    while (element := file.read(4)) in (_EBML, _SEGMENT):
-        first = file.read(1)
-        more = 8 - first[0].bit_length() if first and first[0] else 0
-        rest = file.read(more)
-        if not first or len(rest) < more:
-            return file.tell() + 1
-        bits = 7 * (more + 1)
-        size = int.from_bytes(first + rest) & (1 << bits) - 1
-        if size == (1 << bits) - 1:
-            return None
-        end = file.tell() + size
-        if element == _SEGMENT and end >= _size(file):
-            break
-        file.seek(end)
+def _end_of_segments(path: Path, file: BinaryIO) -> int | None:
+    """Matroska's header and segments, whose elements follow each other without a hole (RFC 8794).
+
+    A segment of unknown size was written live, or never finished: then nothing is promised.
+
+    Raises:
+        UserError: something else stands between the elements.
+    """
+    end: int | None = 0
+    while file.tell() < _size(file):
+        place = file.tell()
+        element, size = _element(file)
+        if element == _SEGMENT:
+            end = None if size is None else file.tell() + size
+        elif element not in (_EBML, *_ELEMENTS) or (size is None and element != _CLUSTER):
+            if end is not None and place >= end:  # behind the segment: no part of it
+                break
+            raise UserError(
+                f"{path} is damaged: at byte {place} no part of a Matroska file begins; copy or download it again."
+            )
+        elif element != _CLUSTER:  # whose parts are looked at in turn
+            file.seek(size or 0, os.SEEK_CUR)
     return end
+
+
+def _element(file: BinaryIO) -> tuple[bytes, int | None]:
+    """The head of an element: its name, and its size; None where that is unknown."""
+    first = file.read(1)
+    name = first + file.read(8 - first[0].bit_length() if first[0] else 8)
+    first = file.read(1)
+    if not first or not first[0]:
+        return b"", None
+    more = 8 - first[0].bit_length()
+    bits = 7 * (more + 1)
+    size = int.from_bytes(first + file.read(more)) & (1 << bits) - 1
+    return name, None if size == (1 << bits) - 1 else size
 
 
 def _end_of_chunks(file: BinaryIO) -> int | None:

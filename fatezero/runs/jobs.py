@@ -135,7 +135,7 @@ def cut_job(job: EditJob, size: int | None) -> list[EditJob]:
 
 def clip_length(clip: ClipSpec) -> int:
     """Frames that a clip will have; none where it cannot be read, which is told when its turn comes."""
-    if clip.frames is not None:
+    if isinstance(clip.frames, int):
         return clip.frames
     try:
         return probe(clip).frames

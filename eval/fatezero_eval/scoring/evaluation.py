@@ -100,8 +100,8 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
         frames = min(match.source.frames, match.edited.frames)
         request = requests[match.edit]
         request = replace(request, clip=replace(request.clip, frames=frames))
-        size = {"height": match.source.height, "width": match.source.width}
-        edited = ClipSpec(path=str(match.video), frames=frames, fit="stretch", **size)
+        height, width = match.source.height, match.source.width
+        edited = ClipSpec(path=str(match.video), frames=frames, fit="stretch", height=height, width=width)
         job = attempt(partial(job_of, request, options.method, edited, truths, notes="; ".join(match.notes)))
         if isinstance(job, UserError):
             failures[f"{options.method}/{match.edit}"] = str(job)

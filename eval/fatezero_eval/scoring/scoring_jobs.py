@@ -276,6 +276,7 @@ def baselines(jobs: Sequence[ScoringJob]) -> list[ScoringJob]:
 
 
 def clip_name(clip: ClipSpec) -> str:
-    """Short name of a source clip: the end of its path, and where in it the frames begin."""
+    """Short name of a source clip: the end of its path, which of its videos, and where in it the frames begin."""
     name = "/".join(Path(clip.path).parts[-2:])
-    return f"{name}@{clip.start}" if clip.start else name
+    stream = "" if clip.stream is None else f"#{clip.stream}"
+    return f"{name}{stream}@{clip.start}" if clip.start else f"{name}{stream}"
