@@ -63,7 +63,7 @@ class FateZero:
     Example:
         >>> editor = FateZero.load("picturebook")
         >>> result = editor.edit(frames, "a jeep on the road", "a bus on the road", edited_words=("jeep",))
-        >>> write_video("bus.mp4", result.frames, fps=8)
+        >>> write_video("bus.mp4", result.frames, 8)
     """
 
     def __init__(

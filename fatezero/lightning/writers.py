@@ -151,11 +151,10 @@ def _save(prediction: Prediction[EditResult], factory: EditorFactory) -> str:
 
 
 def _save_whole(job: EditJob, prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> str:
-    clip = unwrap(prediction.clip)
-    save_result(job, result, clip, unwrap(prediction.editor))
+    notes = save_result(job, result, unwrap(prediction.clip), unwrap(prediction.editor))
     _copy_away(job.folder, factory.remote)
     clear_failure(job)
-    return " ".join(clip.notes)
+    return " ".join(notes)
 
 
 def _keep_segment(prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> str:

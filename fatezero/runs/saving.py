@@ -30,7 +30,7 @@ PACKAGES = ("fatezero-lab", "torch", "diffusers", "transformers", "lightning", "
 PICTURE_FRAMES = 8
 
 
-def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> None:
+def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> tuple[str, ...]:
     """Write a result; the job's folder appears whole, with `meta.json` in it, or not at all.
 
     Args:
@@ -39,23 +39,27 @@ def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) 
         clip: the source as it was read.
         editor: the editor that made it.
 
+    Returns:
+        One sentence for each thing done to the file's own frames, and one on what became of its sound.
+
     Raises:
         UserError: if the folder cannot be written.
     """
     with replacing(job.folder) as partial:
         partial.mkdir()
         write_frames(partial / FRAMES, result.frames)
-        write_video(partial / EDITED_VIDEO, result.frames, clip.fps)
-        write_video(partial / SIDE_BY_SIDE_VIDEO, side_by_side(_panels(result)), clip.fps)
+        written = write_video(partial / EDITED_VIDEO, result.frames, clip.timing, sound=clip.sound)
+        write_video(partial / SIDE_BY_SIDE_VIDEO, side_by_side(_panels(result)), clip.timing)
         if result.masks is not None:
             grey = np.rint(result.masks * 255).astype(np.uint8)
             write_frames(partial / MASKS, grey)
-            write_video(partial / MASK_VIDEO, np.repeat(grey[..., None], 3, axis=-1), clip.fps)
+            write_video(partial / MASK_VIDEO, np.repeat(grey[..., None], 3, axis=-1), clip.timing)
         for index, (word, attention) in enumerate(result.attention.items()):
             picture = attention_picture(result.source_frames, attention)
             Image.fromarray(picture).save(partial / f"attention_{index}_{_file_safe(word)}.png")
-        meta = describe(job, result, clip, editor) | _whole(partial)
+        meta = describe(job, result, clip, editor, written) | _whole(partial)
         (partial / RECORD).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return (*clip.notes, *written)
 
 
 def _whole(folder: Path) -> dict[str, int]:
@@ -64,8 +68,10 @@ def _whole(folder: Path) -> dict[str, int]:
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
-def describe(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> dict[str, Any]:
-    """What `meta.json` says."""
+def describe(
+    job: EditJob, result: EditResult, clip: Clip, editor: FateZero, written: tuple[str, ...]
+) -> dict[str, Any]:
+    """What `meta.json` says, with the sentences that writing the edited video left."""
     backbone = editor.backbone
     return {
         "digest": job.digest,
@@ -82,7 +88,9 @@ def describe(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> 
         "seed": job.request.seed,
         "frames": len(result.frames),
         "fps": clip.fps,
-        "source_notes": list(clip.notes),
+        "times": clip.timing if isinstance(clip.timing, tuple) else None,
+        "sound": written[-1] if clip.sound else None,
+        "source_notes": [*clip.notes, *written],
         "checkpoint": {
             "name": backbone.name,
             "digest": backbone.digest,

@@ -48,13 +48,14 @@ def _edit(run: ShownRun, jobs: Sequence[ScoringJob], media: Media, problems: lis
 def _videos(run: ShownRun, jobs: Sequence[ScoringJob], media: Media) -> dict[str, Any]:
     """The panels of an edit, and the video whose tiles they show."""
     first = next((job for job in jobs if job.name not in run.withheld), None)
-    tiles, fps = tiled_video_of(jobs[0].edited if first is None else first.request.clip)
+    tiles, timing = tiled_video_of(jobs[0].edited if first is None else first.request.clip)
     curves = EditCurves()
     known = _known_panels(run, first or jobs[0], tiles, curves)
     panels = [*known, *(_panel(run, job, tiles, curves) for job in jobs)]
     if not tiles.clips:
         return {"problem": "none of its videos can be read.", "panels": panels}
-    return {"fps": fps, "media": media.add(tiles.encode(fps)), "panels": panels} | tiles.layout()
+    times = [round(time, 6) for time in tiles.times(timing)]
+    return {"times": times, "media": media.add(tiles.encode(timing)), "panels": panels} | tiles.layout()
 
 
 def _known_panels(run: ShownRun, first: ScoringJob, tiles: TiledVideo, curves: EditCurves) -> list[dict[str, Any]]:

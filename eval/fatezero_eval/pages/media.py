@@ -14,7 +14,7 @@ from PIL import Image
 
 from fatezero.clips.video import probe, read_clip, write_video
 from fatezero.errors import UserError
-from fatezero.types import ClipSpec, Frames
+from fatezero.types import ClipSpec, Frames, Timing
 
 HEIGHT = 160  # pixels of a preview, at most
 ATTENTION_HEIGHT = 80
@@ -76,8 +76,15 @@ class TiledVideo:
     def _cell(self) -> tuple[int, int]:
         return math.ceil(self.height / _BLOCK) * _BLOCK, math.ceil(self.width / _BLOCK) * _BLOCK
 
-    def encode(self, fps: float) -> bytes:
-        """All tiles as one mp4, row by row."""
+    def times(self, timing: Timing) -> tuple[float, ...]:
+        """When each frame is shown and the last ends, in seconds; beyond the clip's own, as long as its last."""
+        if not isinstance(timing, tuple):
+            return tuple(frame / timing for frame in range(self.frames + 1))
+        own, last = timing[: self.frames + 1], timing[-1] - timing[-2]
+        return (*own, *(own[-1] + last * more for more in range(1, self.frames + 2 - len(own))))
+
+    def encode(self, timing: Timing) -> bytes:
+        """All tiles as one mp4, row by row, in a clip's timing."""
         (height, width), columns = self._cell, self.columns
         rows = math.ceil(len(self.clips) / columns)
         video = np.zeros((self.frames, rows * height, columns * width, 3), dtype=np.uint8)
@@ -88,7 +95,7 @@ class TiledVideo:
             video[:, top : top + height, left : left + width] = np.pad(frames, held, mode="edge")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tiles.mp4"
-            write_video(path, video, fps, crf=CRF)
+            write_video(path, video, self.times(timing) if isinstance(timing, tuple) else timing, crf=CRF)
             return path.read_bytes()
 
     def layout(self) -> dict[str, int]:
@@ -104,15 +111,15 @@ class TiledVideo:
         }
 
 
-def tiled_video_of(clip: ClipSpec) -> tuple[TiledVideo, float]:
-    """An empty video of tiles in the shape of a clip, at most `HEIGHT` high, and the clip's frames per second.
+def tiled_video_of(clip: ClipSpec) -> tuple[TiledVideo, Timing]:
+    """An empty video of tiles in the shape of a clip, at most `HEIGHT` high, and the clip's timing.
 
     Raises:
         UserError: the clip cannot be read.
     """
     info = probe(clip)
     height = min(HEIGHT, info.height)
-    return TiledVideo(height, max(1, round(info.width * height / info.height))), info.fps
+    return TiledVideo(height, max(1, round(info.width * height / info.height))), info.timing
 
 
 def attention_strip(path: Path) -> bytes:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from fatezero.clips.video import VideoInfo, probe
 from fatezero.data.layout import visible
 from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError, attempt
-from fatezero.types import EditRequest
+from fatezero.types import EditRequest, Timing
 
+_ROUNDING = 0.002  # seconds: two containers, each to a millisecond
 SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".webp")
 
 
@@ -130,6 +132,20 @@ def _differences(source: VideoInfo, edited: VideoInfo, *, resize: bool, trim: bo
             notes.append(f"{counts}: the first {min(edited.frames, source.frames)} of both are scored")
         else:
             problems.append(f"{counts}; allow --trim to score what both have")
-    if edited.fps != source.fps:
-        notes.append(f"{edited.fps:g} frames a second, the source {source.fps:g} (frames are compared by index)")
+    if _apart(source.timing, edited.timing):
+        varying = " on average" if isinstance(source.timing, tuple) or isinstance(edited.timing, tuple) else ""
+        rates = f"{edited.fps:g} frames a second{varying}, the source {source.fps:g}"
+        notes.append(f"{rates}, at other times (frames are compared by index)")
     return problems, notes
+
+
+def _apart(source: Timing, edited: Timing) -> bool:
+    """Whether frames of the same index are shown at other times, beyond what containers round."""
+    if not isinstance(source, tuple) and not isinstance(edited, tuple):
+        return source != edited
+    pairs = zip(_starts(source), _starts(edited), strict=False)  # a rate starts frames for ever
+    return any(abs(start - other) > _ROUNDING for start, other in pairs)
+
+
+def _starts(timing: Timing) -> Iterable[float]:
+    return timing[:-1] if isinstance(timing, tuple) else (frame / timing for frame in count())

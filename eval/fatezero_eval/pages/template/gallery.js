@@ -2,6 +2,7 @@
 
 const LOAD_MARGIN = "600px 0px"; // decode a little before a row comes into sight
 const AMPLIFIED = 2; // doublings of small differences
+const ROUNDING = 0.0005; // seconds by which a player's time may be short of a frame's own
 
 function panelName(panel, edit) {
   if (panel.kind === "source") return "source";
@@ -169,7 +170,8 @@ class Row {
   seek(frame) {
     this.chosen = false;
     this.sync();
-    if (this.video) this.video.currentTime = (frame + 0.5) / this.edit.fps;
+    const { times } = this.edit;
+    if (this.video) this.video.currentTime = (times[frame] + times[frame + 1]) / 2;
   }
 
   tile(number) {
@@ -179,7 +181,8 @@ class Row {
 
   draw(time) {
     if (!this.video || this.video.readyState < 2) return;
-    this.frame = Math.min(this.edit.frames - 1, Math.floor(time * this.edit.fps + 0.01));
+    const starts = this.edit.times.slice(0, -1);
+    this.frame = Math.max(0, starts.findLastIndex((start) => start <= time + ROUNDING));
     for (const panel of this.panels) if (panel.tile !== undefined && !panel.figure.hidden) this.paint(panel);
     this.slider.value = this.frame;
     this.counter.textContent = `${this.frame + 1} / ${this.edit.frames}`;
