@@ -29,7 +29,7 @@ VERBS: Mapping[str, Verb] = {
     "status": Verb("what a run folder holds and lacks", f"{COMMANDS}.status:status"),
     "cache": Verb("list, verify or prune kept inversions", f"{COMMANDS}.cache:cache"),
     "datasets": Verb(
-        "check a manifest and its clips",
+        "check a manifest and its clips, or clips alone",
         verbs={"check": Verb("what is there and what is missing", f"{COMMANDS}.datasets:check")},
     ),
     "train": Verb(

@@ -1,96 +1,172 @@
-"""`fatezero datasets`: check a manifest and its clips."""
+"""`fatezero datasets`: check a manifest and its clips, or clips alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
-from fatezero.clips.video import probe
-from fatezero.data.manifest import TRUTH_PATHS, Manifest, read_manifest
+from fatezero.clips.images import IMAGE_SUFFIXES
+from fatezero.clips.video import VideoInfo, probe
+from fatezero.data.manifest import TRUTH_PATHS, is_manifest, read_manifest
 from fatezero.data.remote import open_input
-from fatezero.errors import UserError
+from fatezero.errors import UserError, attempt
 from fatezero.system.terminal import say
-from fatezero.types import ClipSpec
+from fatezero.types import ClipSpec, Timing
+
+# By which a folder of clips is told from a folder of images, which is one clip.
+_VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
+    *(".vob", ".flv", ".wmv", ".asf", ".ogv", ".mxf", ".ivf", ".h264", ".hevc", ".y4m", ".gif", ".apng"),
+)
+_WIDTH = 120
 
 
-def check(manifest: str, *, root: str | None = None) -> int:
-    """Say what is there and what is missing.
+def check(path: str, *, root: str | None = None) -> int:
+    """Say what clips are, how they would be read, and what is missing; nothing is edited.
 
     Args:
-        manifest: a manifest in any of the known formats, or a DAVIS folder.
-        root: folder that clip paths start from.
+        path: a manifest in any of the known formats, a DAVIS folder, a clip, or a folder of clips.
+        root: folder that a manifest's clip paths start from.
 
     Returns:
-        0 if every edit is ready, 1 if not.
+        0 if every edit, or clip, is ready, 1 if not.
+
+    Raises:
+        UserError: nothing is there, the manifest cannot be read, or a root is given for clips.
     """
-    found = check_manifest(manifest, root)
+    if is_manifest(open_input(path)):
+        found = check_manifest(path, root)
+    elif root is None:
+        found = check_clips(path)
+    else:
+        raise UserError(f"--root was given, but {path} is a clip; leave it out, or name a manifest.")
     say(found)
     return 1 if found.problems else 0
 
 
 @dataclass(frozen=True)
-class ManifestReport:
-    """What `check_manifest` found; as a text, one line for each edit.
+class DatasetReport:
+    """What was found; as a text, a block for each clip.
 
     Attributes:
-        manifest: as it was read.
-        clips: by request id, what the clip is: frames, size, rate, and what is done to it.
-        problems: by request id, a sentence for each thing that is missing, unreadable or too short.
+        summary: how many edits or clips are ready.
+        blocks: of each clip, what it is, how it would be read, the edits that start from it, and problems, which
+            begin with "!".
+        problems: by request id, or by path, a sentence for each thing that is missing, unreadable or too short.
+        notes: what holds for all.
     """
 
-    manifest: Manifest
-    clips: Mapping[str, str]
+    summary: str
+    blocks: Sequence[str]
     problems: Mapping[str, tuple[str, ...]]
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        requests = self.manifest.requests
-        lines = [f"{self.manifest.name}: {len(requests) - len(self.problems)} of {len(requests)} edits are ready."]
-        for request in requests:
-            if request.id in self.problems:
-                lines += [f"! {request.id}: {problem}" for problem in self.problems[request.id]]
-            else:
-                lines.append(f"  {request.id}: {self.clips[request.id]}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.manifest.notes)])
+        return "\n\n".join([self.summary, *self.blocks, *(["\n".join(self.notes)] if self.notes else [])])
 
 
-def check_manifest(path: str | Path, root: str | Path | None = None) -> ManifestReport:
-    """Says of every edit whether its clip and its truth are there, without decoding whole clips.
+def check_manifest(path: str | Path, root: str | Path | None = None) -> DatasetReport:
+    """Says of every edit whether its clip and its truth are there, and of every clip what it is.
 
     Raises:
         UserError: the manifest itself cannot be read.
     """
     manifest = read_manifest(path, root)
-    probed: dict[ClipSpec, str | UserError] = {}
-    clips: dict[str, str] = {}
-    problems: dict[str, tuple[str, ...]] = {}
+    edits: dict[ClipSpec, list[str]] = {}
     for request in manifest.requests:
-        if request.clip not in probed:
-            probed[request.clip] = _in_words(request.clip)
-        clip = probed[request.clip]
-        found = [str(clip)] if isinstance(clip, UserError) else []
-        for key, value in manifest.truth.get(request.id, {}).items():
-            if key in TRUTH_PATHS:
-                found += _missing(key, value)
-        if found:
-            problems[request.id] = tuple(found)
-        else:
-            clips[request.id] = str(clip)
-    return ManifestReport(manifest, clips, problems)
+        edits.setdefault(request.clip, []).append(request.id)
+    found = {clip: attempt(partial(probe, clip)) for clip in edits}
+    lacking = {name: _lacking(truth) for name, truth in manifest.truth.items()}
+    blocks = [_block(clip, found[clip], names, lacking) for clip, names in edits.items()]
+    problems = {
+        request.id: (*_reason(found[request.clip]), *lacking.get(request.id, ())) for request in manifest.requests
+    }
+    problems = {name: sentences for name, sentences in problems.items() if sentences}
+    count = len(manifest.requests)
+    summary = f"{manifest.name}: {count - len(problems)} of {count} edits are ready."
+    return DatasetReport(summary, blocks, problems, manifest.notes)
 
 
-def _missing(key: str, path: str) -> list[str]:
-    try:
-        open_input(path)
-    except UserError as error:
-        return [f"truth, {key}: {error}"]
-    return []
+def check_clips(path: str | Path) -> DatasetReport:
+    """Says what a clip is, or each of a folder, and how it would be read.
+
+    A folder that holds images is a clip; of any other, the video files are, or else the folders in it.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    local = open_input(path)
+    inside = sorted(file for file in local.iterdir() if not file.name.startswith(".")) if local.is_dir() else []
+    videos = [file for file in inside if file.suffix.lower() in _VIDEO_SUFFIXES]
+    images = any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside)
+    taken = videos or ([] if images else [file for file in inside if file.is_dir()])
+    clips = [ClipSpec(path=str(file)) for file in taken or [local]]
+    found = {clip: attempt(partial(probe, clip)) for clip in clips}
+    problems = {clip.path: reason for clip in clips if (reason := _reason(found[clip]))}
+    left_out = [file.name for file in inside if file not in taken] if taken else []
+    notes = [f"Left out, since they are no {'video files' if videos else 'folders'}: {', '.join(left_out)}."]
+    summary = f"{path}: {len(clips) - len(problems)} of {len(clips)} clips are ready."
+    blocks = [_block(clip, found[clip], [], {}) for clip in clips]
+    return DatasetReport(summary, blocks, problems, notes if left_out else [])
 
 
-def _in_words(clip: ClipSpec) -> str | UserError:
-    try:
-        info = probe(clip)
-    except UserError as error:
-        return error
-    size = f"{info.frames} frames of {info.width}x{info.height}, {info.fps:g} a second."
-    return " ".join((size, *info.notes))
+def _block(
+    clip: ClipSpec, found: VideoInfo | UserError, edits: Sequence[str], lacking: Mapping[str, Iterable[str]]
+) -> str:
+    """A clip in words: the file and what is taken of it, what that is, its edits, and what is wrong."""
+    taken = [
+        f"{field.name} {getattr(clip, field.name)}"
+        for field in fields(ClipSpec)
+        if field.name != "path" and getattr(clip, field.name) != field.default
+    ]
+    lines = [", ".join((clip.path, *taken))]
+    if isinstance(found, VideoInfo):
+        lines += [f"  {_in_words(found, clip)}", *(f"  {note}" for note in found.notes)]
+    if edits:
+        lines += textwrap.wrap(
+            f"edits: {', '.join(edits)}",
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    lines += [f"! {reason}" for reason in _reason(found)]
+    lines += [f"! {name}: {reason}" for name in edits for reason in lacking.get(name, ())]
+    return "\n".join(lines)
+
+
+def _in_words(info: VideoInfo, clip: ClipSpec) -> str:
+    sound = "sound dropped" if clip.audio == "drop" else "with sound" if info.sound else "no sound"
+    frames = f"{info.frames} frame{'s' if info.frames > 1 else ''} of {info.width}x{info.height}"
+    return f"{info.kind}: {frames}, {_rate(info.timing)}, {_length(info)}, {sound}."
+
+
+def _rate(timing: Timing) -> str:
+    if isinstance(timing, tuple):
+        rates = [1 / (after - before) for before, after in pairwise(timing)]
+        return f"{min(rates):.4g} to {max(rates):.4g} a second"
+    return f"{timing:.5g} a second"
+
+
+def _length(info: VideoInfo) -> str:
+    """How long it lasts, as `--start` and `--frames` take it."""
+    seconds = info.frames / info.fps
+    if seconds < 60:
+        return f"{seconds:.3f}s"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return f"{int(minutes // 60):02}:{int(minutes % 60):02}:{rest:06.3f}"
+
+
+def _reason(found: VideoInfo | UserError) -> tuple[str, ...]:
+    return (str(found),) if isinstance(found, UserError) else ()
+
+
+def _lacking(truth: Mapping[str, object]) -> tuple[str, ...]:
+    """Files of the truth that are not there."""
+    opened = {key: attempt(partial(open_input, str(truth[key]))) for key in TRUTH_PATHS if key in truth}
+    return tuple(f"truth, {key}: {found}" for key, found in opened.items() if isinstance(found, UserError))

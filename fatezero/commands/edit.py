@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.data.timecode import check_count_or_time
 from fatezero.errors import UserError
 from fatezero.system.terminal import say
-from fatezero.types import EditRequest, FrameSelection
+from fatezero.types import ClipSpec, EditRequest, FrameSelection
 
 OF_ONE_EDIT = ("id", "seed", "edited_words", "target_words")
 
@@ -32,6 +34,7 @@ class EditOptions(FrameSelection):
         target_words: words of the target prompt that stand for them; needed to blend latents by both.
         manifest: a file that lists many edits, in place of clip, source and target.
         root: folder that the manifest's clip paths start from; the manifest's own by default.
+        audio: keep the clip's sound beside the edited frames, or drop it.
         seed: seed of a sampled posterior and of SDEdit's noise.
         id: names the result's folder; made from clip and target by default.
         out: folder of the run, or its address in an object store (s3://…, gs://…).
@@ -48,11 +51,18 @@ class EditOptions(FrameSelection):
     target_words: tuple[str, ...] = ()
     manifest: str | None = None
     root: str | None = None
+    audio: Literal["keep", "drop"] = "keep"
     seed: int = 0
     id: str | None = None
     out: str = "runs/edit"
     variant: str = "fatezero"
     redo: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse times that are none once, not for each clip of a manifest."""
+        check_count_or_time("--start", self.start)
+        if self.frames is not None:
+            check_count_or_time("--frames", self.frames)
 
 
 def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
@@ -118,7 +128,7 @@ def _one_request(options: EditOptions) -> EditRequest:
     name = options.id or _slug(f"{Path(options.clip or '').stem}-{options.target}")
     stated = {
         "id": name,
-        "clip": {"path": options.clip or "", **options.selection},
+        "clip": {"path": options.clip or "", **options.selection, "audio": options.audio},
         "source_prompt": options.source,
         "target_prompt": options.target,
         "edited_words": list(options.edited_words),
@@ -128,10 +138,11 @@ def _one_request(options: EditOptions) -> EditRequest:
     return request_from_json(stated, "the command line")
 
 
-def _with_selection(request: EditRequest, options: FrameSelection) -> EditRequest:
-    """The command line's frame range and size, where a manifest's request leaves them open."""
-    left_open = [f.name for f in fields(FrameSelection) if getattr(request.clip, f.name) == f.default]
-    given = {name: value for name, value in options.selection.items() if name in left_open}
+def _with_selection(request: EditRequest, options: EditOptions) -> EditRequest:
+    """The command line's frame range, size and sound, where a manifest's request leaves them open."""
+    left_open = [f.name for f in fields(ClipSpec) if getattr(request.clip, f.name) == f.default]
+    stated = {**options.selection, "audio": options.audio}
+    given = {name: value for name, value in stated.items() if name in left_open}
     return replace(request, clip=replace(request.clip, **given))
 
 

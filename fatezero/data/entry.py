@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from fatezero.data import files
+from fatezero.data.timecode import check_count_or_time
 from fatezero.errors import UserError, first_line
 from fatezero.system.terminal import quoted, shortened
 
@@ -23,6 +25,25 @@ _DEEPEST_FIELD = 5  # names and positions that lead to a field whose line is tol
 _YAML = "tag:yaml.org,2002:"
 _PARSED = {_YAML + kind for kind in ("null", "bool", "int", "float")}
 _PLAIN = _PARSED | {_YAML + kind for kind in ("str", "seq", "map", "merge")}
+
+
+class DecimalLoader(yaml.SafeLoader):
+    """YAML whose numbers are JSON's, as in YAML 1.2: 1:02 is a text, here a time, where YAML 1.1 reads 62."""
+
+
+DecimalLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in {_YAML + "int", _YAML + "float"}]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+DecimalLoader.add_implicit_resolver(_YAML + "int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z"), list("-+0123456789"))
+DecimalLoader.add_implicit_resolver(
+    _YAML + "float",
+    re.compile(
+        r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))\Z"
+        r"|\.(?:nan|NaN|NAN)\Z"
+    ),
+    list("-+.0123456789"),
+)
 
 Keys = tuple[str | int, ...]  # what leads to a value: names as written, and positions in lists
 Lines = Mapping[Keys, int]
@@ -108,6 +129,13 @@ class Entry:
             raise self.error(name, f"{quoted(value)} is too large, or no number.")
         return value
 
+    def count_or_time(self, name: str, default: int | None) -> int | str | None:
+        """A whole number, or a time such as 12.5s or 00:01:02.5; None where that is the default."""
+        value = self.fields.get(name, default)
+        if value is not None or default is not None:
+            check_count_or_time(self.where(name), value)
+        return value if isinstance(value, str) else self.number(name, int, default)
+
     def words(self, name: str) -> tuple[str, ...]:
         """A list of texts, empty by default."""
         value = self.fields.get(name, [])
@@ -178,7 +206,7 @@ def load_yaml(path: Path) -> tuple[Any, Lines]:
     """YAML of plain values in which no key stands twice, and the line of each."""
     text = read_text(path, MAX_YAML)
     try:
-        loader = yaml.SafeLoader(text)
+        loader = DecimalLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
@@ -231,7 +259,7 @@ def _fields(path: Path, node: yaml.MappingNode, keys: Keys) -> list[tuple[Keys, 
     return [field for both in found.values() for field in both]
 
 
-def _check_value(where: str, node: yaml.Node, loader: yaml.SafeLoader) -> None:
+def _check_value(where: str, node: yaml.Node, loader: DecimalLoader) -> None:
     """Refuse dates, sets, binary, tagged and infinite values, which have no place in a manifest."""
     if node.tag not in _PLAIN or (node.tag in _PARSED and not isinstance(node, yaml.ScalarNode)):
         kind = shortened(node.tag.removeprefix(_YAML), 100)

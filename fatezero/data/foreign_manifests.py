@@ -28,6 +28,7 @@ _P2P_FIELDS = (
     "blend_latents",
     "blend_th",
 )
+_DAVIS_FRAMES = "JPEGImages/480p"
 _TGVE_SPLITS = {"davis": "DAVIS_480p", "youtube": "youtube_480p", "videvo": "videvo_480p"}
 _TGVE_CAPTIONS = {
     "style": "Style Change Caption",
@@ -310,11 +311,16 @@ def v2vbench(path: Path, data: Mapping[str, Any], lines: Lines, folder: Path) ->
             )
 
 
+def is_davis(folder: Path) -> bool:
+    """Whether a folder holds DAVIS's frames at 480p."""
+    return _is_there(folder / _DAVIS_FRAMES)
+
+
 def davis(folder: Path) -> Iterator[Entry]:
     """A DAVIS folder at 480p. DAVIS knows clips and masks but no edits: its prompts are empty."""
-    frames = folder / "JPEGImages" / "480p"
+    frames = folder / _DAVIS_FRAMES
     if not frames.is_dir():
-        raise UserError(f"{folder} holds no JPEGImages/480p; name a manifest file, or the folder of DAVIS.")
+        raise UserError(f"{folder} holds no {_DAVIS_FRAMES}; name a manifest file, or the folder of DAVIS.")
     open_local(frames)
     for sequence in sorted(path.name for path in frames.iterdir() if path.is_dir()):
         masks = f"Annotations/480p/{sequence}"
@@ -323,7 +329,7 @@ def davis(folder: Path) -> Iterator[Entry]:
             f"sequence {sequence!r}",
             {
                 "id": sequence,
-                "clip": f"JPEGImages/480p/{sequence}",
+                "clip": f"{_DAVIS_FRAMES}/{sequence}",
                 "source_prompt": "",
                 "target_prompt": "",
                 "truth": {"mask": masks} if (folder / masks).is_dir() else {},

@@ -18,13 +18,15 @@ from fatezero.data.entry import Entry, Lines, load_json, load_json_lines, load_y
 from fatezero.data.files import open_local, resolve_inside
 from fatezero.data.layout import reserved_result_name
 from fatezero.data.remote import is_remote, open_input
+from fatezero.data.timecode import count_or_text
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
 from fatezero.types import ClipSpec, EditRequest, FrameSelection
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REQUEST_FIELDS = tuple(f.name for f in fields(EditRequest))
-_CLIP_FIELDS = ("path", *(f.name for f in fields(FrameSelection)))
+_CLIP_FIELDS = ("path", *(f.name for f in fields(FrameSelection)), "audio")
+_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
 _TRUTH_MAPPINGS = ("recipe", "target")  # what the world of Picturebook is rendered from
 TRUTH_PATHS = ("clip", "mask", "flow", "occlusion")
 
@@ -93,6 +95,11 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     if not requests:
         raise UserError(f"{local} lists no edits; add at least one.")
     return Manifest(local, name, tuple(requests.values()), truth, extras)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file or folder is a manifest rather than a clip, by its suffix, or as DAVIS."""
+    return foreign_manifests.is_davis(path) if path.is_dir() else path.suffix.lower() in _SUFFIXES
 
 
 def _folder(path: str | Path, local: Path, root: str | Path | None) -> Path | str:
@@ -212,7 +219,10 @@ def _csv_entry(path: Path, line: int, row: Mapping[str, str]) -> Entry:
     """Words are parted by spaces, fields of the clip have their own columns, an empty cell is the default."""
     cells: dict[str, Any] = {column: cell.strip() for column, cell in row.items() if cell.strip()}
     entry = Entry(path, f"line {line}", cells)
-    for column in ("start", "frames", "stride", "fps", "height", "width", "seed"):
+    for column in ("start", "frames"):
+        if column in cells:
+            cells[column] = count_or_text(cells[column])
+    for column in ("stride", "fps", "height", "width", "stream", "seed"):
         if column in cells:
             try:
                 cells[column] = float(cells[column]) if column == "fps" else int(cells[column])
@@ -279,18 +289,22 @@ def _clip(entry: Entry, folder: Path | str | None) -> ClipSpec:
     clip = entry.nested("clip", stated)
     clip.refuse_unknown(_CLIP_FIELDS)
     path = clip.text("path")
-    fit = clip.text("fit", "crop")
+    fit, audio = clip.text("fit", "crop"), clip.text("audio", "keep")
     if fit not in ("crop", "stretch"):
         raise clip.error("fit", f"{quoted(fit)} is neither 'crop' nor 'stretch'.")
+    if audio not in ("keep", "drop"):
+        raise clip.error("audio", f"{quoted(audio)} is neither 'keep' nor 'drop'.")
     return ClipSpec(
         path=path if folder is None else resolve_inside(folder, path, clip.where("path")),
-        start=clip.number("start", int, 0),
-        frames=clip.number("frames", int, None),
+        start=clip.count_or_time("start", 0) or 0,
+        frames=clip.count_or_time("frames", None),
         stride=clip.number("stride", int, 1),
         fps=clip.number("fps", float, None),
         height=clip.number("height", int, None),
         width=clip.number("width", int, None),
         fit="crop" if fit == "crop" else "stretch",
+        stream=clip.number("stream", int, None),
+        audio="keep" if audio == "keep" else "drop",
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fatezero.config import MAX_THREADS, MAX_WIDTH, KeyFrame, MethodConfig, check_number
+from fatezero.data.timecode import check_count_or_time
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, FrameSelection
 
@@ -80,6 +81,9 @@ class TuningConfig(FrameSelection):
     def __post_init__(self) -> None:
         for name in ("steps", "sample_every", "checkpoint_every"):
             check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1, MAX_TUNING_STEPS)
+        check_count_or_time("--start", self.start)
+        if self.frames is not None:
+            check_count_or_time("--frames", self.frames)
         check_number("--rank", self.rank, 1, MAX_WIDTH)
         check_number("--threads", self.threads, 1, MAX_THREADS)
         check_number("--seed", self.seed, 0, MAX_SEED)

@@ -98,7 +98,7 @@ def edit_digest(request: EditRequest) -> str:
     """Digest of what two methods must share for their scores of an edit to be comparable."""
     clip = request.clip
     info = probe(clip)
-    frames = [content_of(clip.path), clip.start, clip.stride, clip.fps, clip.fit]
+    frames = [content_of(clip.path), clip.stream, clip.start, clip.stride, clip.fps, clip.fit]
     size = [info.frames, info.height, info.width]  # as settled: a request may leave them open
     return json_digest([frames, size, request.source_prompt, request.target_prompt, request.category])
 
