@@ -21,6 +21,7 @@ class BenchOptions:
         lengths: clip lengths whose peak memory is measured, each in its own process; () measures none.
         scale: measure processes, resuming and the cache on the shipped model in place of all this; of the other
             options, frames and steps count.
+        clip: measure the reading of this video file in place of all this; of the other options, repeats count.
     """
 
     model: str = "medium"
@@ -32,3 +33,4 @@ class BenchOptions:
     threads: int = 1
     lengths: tuple[int, ...] = (8, 32, 128)
     scale: bool = False
+    clip: str | None = None

@@ -1,4 +1,4 @@
-"""`fatezero bench`: time and memory against the bare network, or what processes and caches save."""
+"""`fatezero bench`: time and memory against the bare network or decoder, or what processes and caches save."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ def bench(options: BenchOptions) -> int:
     Returns:
         0.
     """
+    if options.clip is not None:
+        from fatezero.benchmarking.reading import bench_reading
+
+        return bench_reading(options)
     if options.scale:
         from fatezero.benchmarking.scaling import bench_scaling
 
