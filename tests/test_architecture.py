@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
         *("fatezero.diffusion", "fatezero.results", "fatezero.pipeline", "fatezero.training"),
     },
     "fatezero.benchmarking": {
-        *("fatezero.data", "fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"),
+        *("fatezero.data", "fatezero.clips", "fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"),
         *("fatezero.edit_plan", "fatezero.editing", "fatezero.pipeline", "fatezero.runs", "fatezero.picturebook"),
     },
     "fatezero_eval": set(),

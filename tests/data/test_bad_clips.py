@@ -41,7 +41,7 @@ def playlist_renamed(folder, encode, frames):
 def without_index(folder, encode, frames):
     path = encode("cut.mp4", frames)  # its index stands at the end
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path, "not a video or is damaged"
+    return path, "is damaged: it ends after"
 
 
 def cut_after_the_index(folder, encode, frames):
@@ -106,7 +106,7 @@ def images_of_two_kinds(folder, encode, frames):
     (folder / "frames").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "frames" / "0.png")
     Image.new("RGB", (8, 8)).save(folder / "frames" / "0.jpg")
-    return folder / "frames", r"mixes \.jpg and \.png"
+    return folder / "frames", r"mixes JPEG and PNG images"
 
 
 def one_broken_image(folder, encode, frames):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fatezero.clips import source
 from fatezero.clips.video import probe, read_clip, write_video
-from fatezero.data import source
 from fatezero.errors import UserError, attempt
 from fatezero.types import Clip, ClipSpec
 
@@ -202,7 +202,7 @@ def test_large_video_frames_are_refused_before_they_are_decoded(tmp_path, encode
 @pytest.mark.parametrize("name", ["0.png", "0.jpg", "0.webp", "a.gif"])
 def test_only_formats_that_the_suffixes_promise_are_opened(tmp_path, photo, name):
     (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    assert "only PNG, JPEG, BMP, WEBP, GIF are read" in refused(tmp_path / name)
+    assert "only PNG, JPEG, BMP, WebP, GIF are read" in refused(tmp_path / name)
     for other in ("tiff", "ppm", "tga", "ico"):
         photo.save(tmp_path / f"x.{other}")
         (tmp_path / f"x.{other}").replace(tmp_path / name)

@@ -92,7 +92,8 @@ def test_animations_keep_frames_and_times(tmp_path, numbered, indices_of, suffix
     clip = read(path)
     assert indices_of(clip.frames) == [0, 1, 2, 3, 4]
     assert clip.fps == pytest.approx(5 / 0.36)
-    assert clip.notes == ("Decoded by Pillow.",)
+    assert clip.notes == ("Decoded by Pillow.", "The frame rate varies (5 to 25 a second): times are kept.")
+    assert clip.timing == pytest.approx((0, 0.04, 0.08, 0.28, 0.32, 0.36), abs=1e-9)
     assert indices_of(read(path, fps=25).frames) == [0, 1, 2, 2, 2, 2, 2, 3, 4]
     assert indices_of(read(path, start=1, stride=2).frames) == [1, 3]
 

@@ -2,11 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from fatezero.commands.datasets import check_manifest
 from fatezero.data.manifest import read_manifest, request_from_json, request_to_json
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
@@ -145,7 +142,10 @@ def test_yaml_json_jsonl_and_csv_say_the_same(tmp_path):
             "line 3, field 'begin': unknown; the fields are path, start",
         ),
         (entry(clip={"start": 3}), "line 3, field 'path': missing"),
-        (entry(clip={"path": "a.mp4", "frames": 2.5}), "line 3, field 'frames': 2.5 is not a whole number"),
+        (
+            entry(clip={"path": "a.mp4", "frames": 2.5}),
+            "line 3, field 'frames': 2.5 is neither a whole number nor a time",
+        ),
         (entry(clip={"path": "a.mp4", "fps": "x"}), "line 3, field 'fps': 'x' is not a number"),
         (entry(clip={"path": "a.mp4", "fit": "pad"}), "line 3, field 'fit': 'pad' is neither"),
         (entry(clip="../a.mp4"), "line 3, field 'path': '../a.mp4' leads out of .*as `root`"),
@@ -188,7 +188,11 @@ def test_lines_of_fields_are_their_own(tmp_path):
         ("m.jsonl", f"{entry()}\n{{", "line 2: not JSON"),
         ("m.jsonl", f"{entry()}\n\n{entry(id='two', seed=[])}", "line 3, field 'seed'"),
         ("m.csv", CSV.replace("a cat,a dog", "a cat"), "line 4: not as many cells"),
-        ("m.csv", CSV.replace(",8,", ",eight,"), "line 2, field 'frames': 'eight' is not a number"),
+        (
+            "m.csv",
+            CSV.replace(",8,", ",eight,"),
+            "line 2, field 'frames': 'eight' is neither a whole number nor a time",
+        ),
         ("m.csv", CSV.replace("id,", "name,"), "line 2, field 'name': unknown"),
         ("m.csv", CSV.replace("two", "one"), "line 4, field 'id': 'one' is taken"),
         ("m.txt", "edits", "is no manifest; name a .yaml"),
@@ -247,40 +251,3 @@ def test_requests_survive_json(tmp_path):
         request_from_json({**request_to_json(request), "colour": "red"}, "meta.json")
     with pytest.raises(UserError, match="field 'id'"):
         request_from_json({**request_to_json(request), "id": "../up"})
-
-
-def test_check_tells_ready_missing_and_too_short(tmp_path, encode, numbered):
-    encode("good.mp4", numbered(10))
-    (tmp_path / "broken.mp4").write_text("no video")
-    (tmp_path / "mask.png").touch()
-    edits = [
-        entry(id="good", clip="good.mp4", truth={"mask": "mask.png", "spec": "free text"}),
-        entry(id="short", clip={"path": "good.mp4", "frames": 16}),
-        entry(id="gone", clip="gone.mp4"),
-        entry(id="broken", clip="broken.mp4"),
-        entry(id="blind", clip="good.mp4", truth={"mask": "gone.png"}),
-    ]
-    report = check_manifest(write(tmp_path, f"edits: [{', '.join(edits)}]"))
-    assert list(report.problems) == ["short", "gone", "broken", "blind"]
-    text = str(report).splitlines()
-    assert text[0] == "m: 1 of 5 edits are ready."
-    assert text[1].startswith("  good: 10 frames of 64x48, 25 a second. Decoded by ")
-    assert "which leaves 10 from frame 0" in text[2]
-    assert text[2].startswith("! short: ")
-    assert "gone.mp4: no such file" in text[3]
-    assert "not a video" in text[4]
-    assert text[5].startswith("! blind: truth, mask: ")
-    assert "gone.png: no such file" in text[5]
-
-
-def test_a_shared_clip_is_looked_at_once(tmp_path, monkeypatch):
-    (tmp_path / "frames").mkdir()
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "frames" / "0.png")
-    looked = []
-    monkeypatch.setattr(
-        "fatezero.data.manifest.probe",
-        lambda clip: looked.append(clip) or (_ for _ in ()).throw(UserError("seen")),
-    )
-    edits = [entry(id=f"e{index}", clip="frames") for index in range(3)]
-    check_manifest(write(tmp_path, f"edits: [{', '.join(edits)}]"))
-    assert len(looked) == 1

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fatezero.clips import decode
 from fatezero.clips.decode import open_video
 from fatezero.clips.video import iter_frames, probe, read_clip
-from fatezero.data import decode
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec
 
@@ -23,6 +23,19 @@ needs_decord = pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel fo
 
 def read(path, **choice):
     return read_clip(ClipSpec(path=str(path), **choice))
+
+
+def by_both(path, indices, monkeypatch):
+    """The frames of these indices as decord and as PyAV give them."""
+    source = decode.open_video(path)
+    assert source.reader(indices) == "Decoded by decord."
+    by_decord = np.stack(list(source.decode(indices)))
+    monkeypatch.setattr(decode.importlib.util, "find_spec", lambda _: None)
+    source = decode.open_video(path)
+    assert source.reader(indices) == "Decoded by PyAV, since decord is not installed on this machine."
+    by_pyav = np.stack(list(source.decode(indices)))
+    monkeypatch.undo()
+    return by_decord, by_pyav
 
 
 @pytest.mark.parametrize(
@@ -53,26 +66,25 @@ def test_every_container_gives_its_frames_in_order(numbered, encode, indices_of,
 @needs_decord
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p"])
 @pytest.mark.parametrize(("colours", "full"), [(None, False), (BT709, False), (BT601, False), (BT709, True)])
-def test_both_readers_give_equal_bytes(encode, pixels, colours, full):
+def test_both_readers_give_equal_bytes(encode, pixels, colours, full, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
     frames = np.stack(
         [np.asarray(Image.fromarray(frame).resize((66, 50), Image.Resampling.BICUBIC)) for frame in noise]
     )
     path = encode("a.mp4", frames, pixels=pixels, colours=colours, full=full)
-    ours = np.stack(list(decode._decode_by_decord(path, range(6))))
-    theirs = np.stack(list(decode._decode_by_pyav(path, range(6))))
+    ours, theirs = by_both(path, range(6), monkeypatch)
     np.testing.assert_array_equal(ours, theirs)
     # Reading BT.709 as BT.601 would be off by 6.
     assert np.abs(ours.astype(int) - frames).mean() < 4
 
 
 @needs_decord
-def test_both_readers_agree_on_any_rising_choice_of_an_open_gop_file(numbered, encode, indices_of):
+def test_both_readers_agree_on_any_rising_choice_of_an_open_gop_file(numbered, encode, indices_of, monkeypatch):
     path = encode("a.mp4", numbered(), **{"x264-params": "open-gop=1:keyint=6:bframes=3:scenecut=0"})
     for chosen in ([0, 7, 8, 19], [11], [3, 3, 3, 5], list(range(2, 20, 3))):
-        by_decord = np.stack(list(decode._decode_by_decord(path, chosen)))
+        by_decord, by_pyav = by_both(path, chosen, monkeypatch)
         assert indices_of(by_decord) == chosen
-        np.testing.assert_array_equal(by_decord, np.stack(list(decode._decode_by_pyav(path, chosen))))
+        np.testing.assert_array_equal(by_decord, by_pyav)
 
 
 def test_without_decord_the_frames_are_the_same_and_the_notes_say_so(numbered, encode, monkeypatch):
@@ -133,7 +145,7 @@ def test_variable_rate_is_resampled_by_time(numbered, encode, indices_of, name):
     codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
     times = [0, 80, 100, 180, 200, 280, 300, 380]
     path = encode(name, numbered(8), codec, times_ms=times)
-    assert read(path).fps == pytest.approx(7 / 0.38, rel=0.01)
+    assert read(path).fps == pytest.approx(8 / 0.46, rel=0.01)
     clip = read(path, fps=25, frames=10)  # ticks every 40 ms
     assert indices_of(clip.frames) == [0, 0, 1, 2, 2, 4, 4, 5, 6, 6]
 
@@ -164,7 +176,10 @@ def test_frames_hidden_by_an_edit_list_do_not_count(numbered, encode, indices_of
     clip = read(path)
     assert indices_of(clip.frames) == list(range(5, 20))
     if HAS_DECORD:
-        assert clip.notes == ("Decoded by PyAV, since the file's edit list hides frames.",)
+        assert clip.notes == (
+            "Decoded by PyAV, since the file's edit list hides frames.",
+            "The file's edit list leaves out 5 of 20 frames.",
+        )
 
 
 def test_transparent_video_is_shown_on_white(encode):
@@ -272,3 +287,49 @@ def test_reading_works_in_a_worker_forked_after_reading(numbered, encode):
 def test_times_start_at_zero_whatever_the_file_starts_at(numbered, encode):
     source = open_video(encode("a.mp4", numbered(4), times_ms=[500, 540, 580, 620]))
     np.testing.assert_allclose(source.times, [0, 0.04, 0.08, 0.12], atol=1e-6)
+
+
+DEEP = {  # kinds of key frames, and of containers that are sought in
+    "closed.mp4": ("libx264", {"g": "16"}),
+    "open.mp4": ("libx264", {"x264-params": "open-gop=1:keyint=16:bframes=3:scenecut=0"}),
+    "refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=16:scenecut=0"}),
+    "open.mkv": ("libx265", {"x265-params": "log-level=0:open-gop=1:keyint=16:bframes=3:scenecut=0"}),
+    "open.ts": ("libx264", {"x264-params": "open-gop=1:keyint=16:bframes=3:scenecut=0"}),
+    "fields.ts": ("libx264", {"x264-params": "tff=1:keyint=16"}),
+    "single.mp4": ("libx264", {"g": "9999", "x264-params": "scenecut=0"}),
+    "alt.webm": ("libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "16", "deadline": "good"}),
+    "a.avi": ("mjpeg", {}),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_what_begins_deep_in_a_file_is_the_same_as_read_from_its_begin(encode, name, monkeypatch):
+    codec, options = DEEP[name]
+    frames = np.random.default_rng(0).integers(0, 256, (120, 48, 64, 3), np.uint8) // 3
+    frames += np.arange(120, dtype=np.uint8)[:, None, None, None]
+    monkeypatch.setattr(decode, "_DEEP", 50)
+    path = encode(name, frames, codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", **options)
+    source = decode.open_video(path)
+    assert len(source.times) == 120
+    whole = np.stack(list(source.decode(range(120))))
+    for chosen in ([60], [119], [87, 88, 110], list(range(70, 120, 7))):
+        if codec in ("libx264", "libx265") and "single" not in name:
+            assert "since" in source.reader(chosen)
+        np.testing.assert_array_equal(np.stack(list(source.decode(chosen))), whole[chosen])
+
+
+def test_a_range_deep_in_a_file_decodes_no_more_than_it_needs(encode, monkeypatch):
+    frames = np.zeros((2000, 32, 64, 3), np.uint8)
+    path = encode("a.mp4", frames, g="50", preset="ultrafast")
+    decoded = []
+    shown_frames = decode.shown_frames
+    monkeypatch.setattr(
+        decode, "shown_frames", lambda *a, **k: (decoded.append(frame) or frame for frame in shown_frames(*a, **k))
+    )
+    clip = read(path, start="01:16.0", frames=8)
+    assert len(clip.frames) == 8
+    assert clip.notes == (
+        "Decoded by PyAV, since it begins deep in the file." if HAS_DECORD else clip.notes[0],
+        "Took frames 1900 to 1907 (8 of 2000).",
+    )
+    assert len(decoded) < 100

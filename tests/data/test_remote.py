@@ -39,7 +39,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFil
 def fill(store: fsspec.AbstractFileSystem, folder: Path) -> np.ndarray:
     frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8)
     write_frames(folder / "frames", frames)
-    write_video(folder / "clip.webp", frames, fps=8)
+    write_video(folder / "clip.webp", frames, 8)
     store.put(str(folder / "frames"), "/bucket/clips/frames", recursive=True)
     store.put_file(str(folder / "clip.webp"), "/bucket/clips/clip.webp")
     return frames
@@ -316,7 +316,7 @@ def test_whoever_reads_a_state_file_sees_all_of_it(tmp_path: Path) -> None:
 
 def test_an_emptied_store_is_filled_again(golden_folder: Path, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
-    write_video(tmp_path / "clip.webp", frames, fps=8)
+    write_video(tmp_path / "clip.webp", frames, 8)
     words = ["edit", f"--model={golden_folder / 'model'}", f"--clip={tmp_path / 'clip.webp'}", "--id=one", "--steps=1"]
     words += ["--source=a cat", "--target=a dog", "--device=cpu", f"--out=file://{tmp_path / 'store'}"]
     words += ["--height=64", "--width=64"]

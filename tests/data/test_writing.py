@@ -122,11 +122,17 @@ def test_rates_of_television_are_exact(tmp_path):
         assert container.streams.video[0].average_rate.as_integer_ratio() == (30000, 1001)
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
-def test_animations_last_as_long_as_the_clip(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        ("a.gif", ("Frames are up to 5.0 ms off their times, since gif files count in hundredths of a second.",)),
+        ("a.webp", ()),
+    ],
+)
+def test_animations_last_as_long_as_the_clip(tmp_path, name, notes):
     count = 12
     frames = np.stack([np.full((8, 8, 3), 20 * index, np.uint8) for index in range(count)])
-    assert write_video(tmp_path / name, frames, 24) == ()
+    assert write_video(tmp_path / name, frames, 24) == notes
     with Image.open(tmp_path / name) as image:
         durations = []
         for index in range(image.n_frames):

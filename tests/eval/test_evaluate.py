@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from fatezero.clips.video import read_clip, write_frames, write_video
+from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError
-from fatezero.types import ClipSpec
+from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.metrics import consistency, fidelity, text
 from fatezero_eval.networks.array_cache import ArrayCache
 from fatezero_eval.networks.flow import Dis, GivenFlow
 from fatezero_eval.networks.loading import Networks
 from fatezero_eval.options import PICTUREBOOK_CLIP, EvaluateRun, EvaluateVideos, ScoringOptions
 from fatezero_eval.scoring import checks, evaluation, rows, suite, windows
+from fatezero_eval.scoring.matching import match_videos
 from fatezero_eval.scoring.one_pass import score
 from fatezero_eval.tables import statistics
 
@@ -300,6 +302,24 @@ def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frame
     write_video(folder / "owl-1.mp4", make_frames(3, 1), 8)
     with pytest.raises(UserError, match=r"ambiguous: owl-1\.mp4 and owl-1\.gif"):
         evaluation.evaluate_videos(foreign(run_folder, tiny_clip, folder))
+
+
+def test_videos_at_other_times_than_the_source_are_noted(make_frames, tmp_path):
+    times = (0.0, 0.1, 0.15, 0.5, 0.9, 1.0)
+    frames = make_frames(5, 1, height=48, width=64)
+    write_video(tmp_path / "clip.webp", frames, times)
+    clip = ClipSpec(path=str(tmp_path / "clip.webp"))
+    names = ("same", "mean", "late")
+    requests = tuple(EditRequest(id=name, clip=clip, source_prompt="a", target_prompt="b") for name in names)
+    for name, timing in zip(names, (times, 5.0, (0.0, 0.1, 0.15, 0.6, 0.9, 1.0)), strict=True):
+        write_video(tmp_path / "theirs" / f"{name}.mp4", frames, timing)
+    report = match_videos(Manifest(tmp_path / "m", "m", requests, {}, {}), tmp_path / "theirs")
+    noted = {match.edit: match.notes for match in report.matches}
+    assert noted["same"] == ()
+    assert noted["mean"] == (
+        "5 frames a second on average, the source 5, at other times (frames are compared by index)",
+    )
+    assert len(noted["late"]) == 1
 
 
 def test_damaged_rows_are_named(tmp_path):

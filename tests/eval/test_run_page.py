@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.clips.video import read_clip, write_frames
+from fatezero.clips.video import read_clip, write_frames, write_video
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.options import EvaluateRun
@@ -365,6 +365,25 @@ def test_shorter_clips_hold_their_last_frame(run_folder, tmp_path):
     shown = tile(fox, decoded(page.media(fox["media"]), tmp_path / "sheet.mp4"), panel["tile"])
     assert distance(shown[4], frames[2]) < 8 < distance(shown[0], frames[2])
     assert "length" in panel["problem"]
+
+
+def test_previews_keep_the_times_of_uneven_clips(tmp_path):
+    times = (0.0, 0.04, 0.5, 1.0)
+    frames = np.random.default_rng(0).integers(0, 255, (5, 48, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "clip.webp", frames[:3], times)
+    folder = tmp_path / "runs" / "uneven" / "full" / "a"
+    write_frames(folder / "frames", frames)  # two more than the source, for as long as its last
+    clip = ClipSpec(path=str(tmp_path / "clip.webp"))
+    request = EditRequest(id="a", clip=clip, source_prompt="x", target_prompt="y")
+    (folder / "meta.json").write_text(json.dumps(record_of(request)))
+    page = report(tmp_path / "runs" / "uneven", manifest=None)
+    (edit,) = page.document["edits"]
+    assert edit["times"] == [0.0, 0.04, 0.5, 1.0, 1.5, 2.0]
+    path = tmp_path / "sheet.mp4"
+    path.write_bytes(page.media(edit["media"]))
+    with av.open(str(path)) as container:
+        assert [float(frame.time) for frame in container.decode(video=0)] == edit["times"][:-1]
+        assert container.duration == 2_000_000
 
 
 def test_videos_are_h264_that_every_browser_plays(run_folder, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fatezero.clips.video import write_frames
+from fatezero.clips.video import write_frames, write_video
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.pages.run_page import write_report
 from fatezero_eval.scoring.rows import Row, write_rows
@@ -40,19 +40,22 @@ def counting(seed):
     return frames
 
 
-def make_run(folder, edits, variants, clips=None):
-    """A run with videos, masks, attention, scores and an experiment."""
+def make_run(folder, edits, variants, times=None):
+    """A run with videos, masks, attention, scores and an experiment; its clips at uneven times, if asked for."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(edits):
         request = EditRequest(
             id=f"edit-{number:02d}",
-            clip=ClipSpec(path=str(folder / "clips" / str(number))),
+            clip=ClipSpec(path=str(folder / "clips" / (f"{number}.webp" if times else str(number)))),
             source_prompt=f"a cow number {number}",
             target_prompt=HOSTILE if number == 1 else f"a golden cow number {number}",
             category=("style", "shape", "object")[number % 3],
         )
-        write_frames(folder / "clips" / str(number), counting(number))
+        if times:
+            write_video(request.clip.path, counting(number), times)
+        else:
+            write_frames(request.clip.path, counting(number))
         for index, variant in enumerate(variants):
             result = folder / "run" / variant / request.id
             write_frames(result / "frames", counting(1000 * index + number + 500))
@@ -133,6 +136,21 @@ def watch(browser, edit, count=40):
     """
     browser.set_script_timeout(120)
     return np.array(browser.execute_async_script(script, count))
+
+
+def test_frames_of_uneven_clips_are_found_at_their_times(browser, tmp_path):
+    times = (0.0, 0.05, 0.1, 0.5, 0.55, 1.5, 1.55, 1.6, 2.0)
+    browser.get(make_run(tmp_path, 1, ("full",), times).as_uri())
+    browser.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    wait(browser, "return document.querySelector('.edit canvas').width > 0")
+    for frame in (5, 0, 7, 3, 1, 6, 2, 4):
+        browser.execute_script(
+            "const s = document.querySelector('.edit input[type=range]');"
+            "s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+            frame,
+        )
+        wait(browser, f"return document.querySelector('.edit output').textContent === '{frame + 1} / {FRAMES}'")
+        assert (watch(browser, "edit-00", count=1) == frame).all()
 
 
 def rows_of(browser, section):

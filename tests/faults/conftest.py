@@ -28,7 +28,7 @@ def small_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = []
     for number in range(2):
         frames = np.random.default_rng(number).integers(0, 255, (3, 64, 64, 3), np.uint8)
-        write_video(folder / f"clip{number}.mp4", frames, fps=8)
+        write_video(folder / f"clip{number}.mp4", frames, 8)
         entries += [
             {
                 "id": f"clip{number}-{colour}",

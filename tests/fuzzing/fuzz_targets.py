@@ -56,7 +56,7 @@ def make_materials(base: Path) -> None:
     clips = base / "clips"
     write_frames(clips / "folder", frames)
     for suffix in ("webp", "mp4"):
-        write_video(clips / f"clip.{suffix}", frames, fps=8)
+        write_video(clips / f"clip.{suffix}", frames, 8)
     pictures = [Image.fromarray(frame) for frame in frames]
     for suffix in ("gif", "png"):
         pictures[0].save(clips / f"clip.{suffix}", save_all=True, append_images=pictures[1:])

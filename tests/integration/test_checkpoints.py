@@ -134,7 +134,7 @@ def test_stable_diffusion_1_in_its_own_shape(tmp_path: Path) -> None:
     from fatezero.cli import main  # noqa: PLC0415
 
     random_pipeline("sd1", torch.float32).save_pretrained(tmp_path / "model")
-    write_video(tmp_path / "clip.mp4", np.random.default_rng(0).integers(0, 255, (2, 320, 512, 3), np.uint8), fps=8)
+    write_video(tmp_path / "clip.mp4", np.random.default_rng(0).integers(0, 255, (2, 320, 512, 3), np.uint8), 8)
     words = {"model": tmp_path / "model", "clip": tmp_path / "clip.mp4", "source": SOURCE, "target": TARGET, "id": "sd"}
     words |= {
         "edited_words": "[jeep]",

@@ -38,7 +38,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = np.full((3, 64, 96, 3), 90, np.uint8)
     for i in range(3):
         frames[i, 16:48, 8 + 8 * i : 40 + 8 * i] = (200, 200, 220)
-    write_video(path, frames, fps=8)
+    write_video(path, frames, 8)
     return path
 
 

@@ -30,7 +30,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture
 def job(frames: np.ndarray, tmp_path: Path) -> EditJob:
-    write_video(tmp_path / "clip.webp", frames, fps=8)
+    write_video(tmp_path / "clip.webp", frames, 8)
     clip = ClipSpec(path=str(tmp_path / "clip.webp"), height=64, width=64)
     request = EditRequest(
         id="a", clip=clip, source_prompt="a grey ball", target_prompt="a red ball", edited_words=("ball",)

@@ -29,7 +29,7 @@ CHECKPOINT = find_checkpoint(str(Path(__file__).parents[1] / "golden" / "model")
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> ClipSpec:
     path = tmp_path_factory.mktemp("clips") / "grey.mp4"
-    write_video(path, np.full((2, 64, 64, 3), 99, np.uint8), fps=8)
+    write_video(path, np.full((2, 64, 64, 3), 99, np.uint8), 8)
     return ClipSpec(path=str(path), height=64, width=64)
 
 
@@ -99,7 +99,7 @@ def test_work_is_shared_out_once_and_evenly(workers: int, clip: ClipSpec) -> Non
 
 def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> None:
     other = tmp_path / "other.mp4"
-    write_video(other, np.full((2, 64, 64, 3), 98, np.uint8), fps=8)
+    write_video(other, np.full((2, 64, 64, 3), 98, np.uint8), 8)
     moved = tmp_path / "moved.mp4"
     moved.write_bytes(Path(clip.path).read_bytes())
     (first,) = jobs([request(clip, "a")])

@@ -39,7 +39,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = np.full((4, 64, 64, 3), 90, np.uint8)
     for i in range(4):
         frames[i, 16:48, 4 + 6 * i : 36 + 6 * i] = (200, 200, 220)
-    write_video(path, frames, fps=8)
+    write_video(path, frames, 8)
     return path
 
 
@@ -548,7 +548,7 @@ def test_a_manifest_gets_a_model_for_each_clip(tune: Run, clip: Path, tmp_path: 
     other = tmp_path / "data" / "other.mp4"
     other.parent.mkdir()
     shutil.copy(clip, other.with_name("square.mp4"))
-    write_video(other, np.full((4, 64, 64, 3), 50, np.uint8), fps=8)
+    write_video(other, np.full((4, 64, 64, 3), 50, np.uint8), 8)
     size = {"height": 64, "width": 64, "frames": 2}
     edits = [
         {"id": f"{name}-{target[2:5]}", "clip": {"path": f"{name}.mp4", **size}, "source_prompt": SOURCE,
