@@ -12,7 +12,6 @@ from fatezero.clips.source import check_frame_size
 from fatezero.clips.streams import stream_note
 
 MATROSKA, AVI, MPEG_TS = "matroska,webm", "avi", "mpegts"
-_PROGRESSIVE = (0, 1)  # FFmpeg's field orders: unknown, progressive
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Header:
         container: the format's names, as FFmpeg has them.
         codec: its name.
         pixels: the first frame's format.
-        interlaced: its frames are two fields, as far as it shows.
+        interlaced: the first frame is two fields.
         videos: video streams of the file, covers included.
         sound: there is some.
         unit: seconds of a timestamp's unit.
@@ -70,7 +69,7 @@ def header_of(path: Path, container: Any, stream: Any, first: Any) -> Header:
         container=container.format.name,
         codec=codec.codec.canonical_name,
         pixels=first.format.name,
-        interlaced=first.interlaced_frame or codec.field_order not in _PROGRESSIVE,
+        interlaced=first.interlaced_frame,
         videos=len(container.streams.video),
         sound=bool(container.streams.audio),
         unit=float(stream.time_base),

@@ -11,14 +11,12 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.stream import VideoStream
 
 from fatezero.types import Frames
 from tests.data.conftest import same_priority
 
 DARKEST, STEP = 20, 5  # of all but the top: enough for 48 frames, too much for a codec's loss to hide
 TINY = (48, 64)  # rows, columns
-WRITES_MATRICES = hasattr(VideoStream, "set_display_matrix")  # PyAV from 18 on
 Pictures = Frames | npt.NDArray[np.uint16]  # F,H,W,3 RGB, or planes F,H*3/2,W of 4:2:0 with 10 bits
 
 
@@ -34,7 +32,7 @@ class Coding:
         container: its format; by default as the file's suffix says.
         colours: tags of ITU-T H.273 by field of the codec: colorspace, color_primaries, color_trc, color_range.
         aspect: width of a pixel against its height.
-        matrix: the nine numbers of a display matrix, where PyAV `WRITES_MATRICES`.
+        matrix: the nine numbers of a display matrix.
         rate: ticks a second.
         ticks: when each frame is shown; one after another by default.
         seconds_of_sound: length of a tone beside the pictures.

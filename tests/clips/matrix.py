@@ -24,7 +24,6 @@ from tests.clips import surgery
 from tests.clips.colour_patches import hlg, patch_frames, pq, srgb, wide_planes
 from tests.clips.encoding import (
     TINY,
-    WRITES_MATRICES,
     Coding,
     ForwardOnly,
     Pictures,
@@ -182,8 +181,7 @@ def _orientations() -> Iterator[MatrixClip]:
         size = TINY if a else (TINY[1], TINY[0])
         known: dict[str, Any] = {"shows": range(6), "notes": notes, "size": size, "by_decord": kind == "upright"}
         yield MatrixClip(name=f"{kind}.mp4", make=_turned(matrix), **known)
-        if WRITES_MATRICES:
-            yield _clip(f"{kind}.mkv", replace(H264, matrix=matrix), numbered_frames(6), **known)
+        yield _clip(f"{kind}.mkv", replace(H264, matrix=matrix), numbered_frames(6), **known)
 
 
 def _turned(matrix: Sequence[int], coding: Coding = H264) -> Callable[[Path], None]:
@@ -373,7 +371,7 @@ def _streams() -> Iterator[MatrixClip]:
     may_say = r"The file holds 2 videos: stream 1 \(64x48\) is taken; choose another with --stream\."
     for name, first in (("cover.mkv", cover), ("cover.mp4", thumbnail), ("thumbnail.mov", cover)):
         yield MatrixClip(name=name, make=_with_streams([(*first, 0), (*film, 1)]), may_say=may_say)
-    picture = int(Disposition.attached_pic)
+    picture = Disposition.attached_pic.value
     yield MatrixClip(name="artwork.mp4", make=_with_streams([(*film, 1), (*cover, picture)]), may_say=may_say)
     angles = [(*film, 1), (H264, numbered_frames(FRAMES)[::-1], 0)]
     note = r"The file holds 2 videos: stream 0 \(64x48\) is taken; choose another with --stream\."
