@@ -133,9 +133,8 @@ class _Packets:
             UserError: it is half a frame, or one too many.
         """
         self.total += 1
-        if (
-            packet.is_corrupt and packet.stream.container.format.name != MPEG_TS
-        ):  # where two files are joined there, too
+        whole = not packet.is_corrupt or packet.stream.container.format.name == MPEG_TS  # it marks joined files so
+        if not whole:
             raise UserError(f"{path} is damaged: frame {len(self.stamps)} is not whole; {_COPY}")
         if self.total > MAX_FRAMES:
             raise UserError(f"{path} has more than {MAX_FRAMES} frames; cut it into shorter files first.")
