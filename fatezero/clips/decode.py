@@ -46,9 +46,9 @@ def open_video(path: Path, chosen: int | None = None) -> Source:
     def reader(indices: Sequence[int]) -> str:
         if refusal is not None:
             return f"Decoded by PyAV, since {refusal}."
-        return (
-            "Decoded by PyAV, since it begins deep in the file." if _is_deep(index, indices) else "Decoded by decord."
-        )
+        if _is_deep(index, indices):
+            return "Decoded by PyAV, since it begins deep in the file."
+        return "Decoded by decord."
 
     def decode(indices: Sequence[int]) -> Iterator[Frame]:
         if refusal is None and not _is_deep(index, indices):

@@ -121,10 +121,10 @@ def _frame_at(spec: ClipSpec, shown: Shown) -> int:
 
 def _wanted(spec: ClipSpec, shown: Shown, available: Sequence[int]) -> int:
     """How many of the available frames are asked for; those that begin within a stated time."""
-    if spec.frames is None:
+    if spec.frames is None or not available:
         return len(available)
-    if isinstance(spec.frames, int) or not available:
-        return int(spec.frames)
+    if isinstance(spec.frames, int):
+        return spec.frames
     begin = shown.edges[available[0]] if isinstance(spec.start, int) else _time(spec, "start")
     end = begin + _time(spec, "frames")
     if end > shown.edges[-1] + _MILLISECOND:
@@ -132,7 +132,10 @@ def _wanted(spec: ClipSpec, shown: Shown, available: Sequence[int]) -> int:
             f"{spec.path} lasts {shown.edges[-1]:.3f} s, but {spec.frames} from {begin:.3f} s on are asked "
             "for; ask for less, or start earlier."
         )
-    return int(np.sum(shown.edges[list(available)] < end - _MILLISECOND / 2))
+    wanted = int(np.sum(shown.edges[list(available)] < end - _MILLISECOND / 2))
+    if not wanted:
+        raise UserError(f"{spec.path}: no frame begins within {spec.frames} from {begin:.3f} s on; ask for longer.")
+    return wanted
 
 
 def _time(spec: ClipSpec, name: str) -> float:

@@ -268,6 +268,21 @@ def test_what_is_typed_is_what_is_read(
     assert [round((value - 20) / 12) for value in values] == shown
 
 
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"frames": "0s"}, "no frame begins within 0s from 0.000 s on"),
+        ({"start": 5, "frames": "0.0001s"}, "no frame begins within 0.0001s from 0.625 s on"),
+        ({"start": 50, "frames": "1s"}, "leaves 0 from frame 50 with stride 1, but 1s are asked for"),
+        ({"start": "9s"}, "lasts 2.000 s, but it is to start at 9s"),
+        ({"start": "1s", "frames": "9s"}, "but 9s from 1.000 s on are asked for"),
+    ],
+)
+def test_a_range_without_frames_is_one_sentence(choice: Mapping[str, Any], says: str, brightening: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        read_clip(ClipSpec(path=str(brightening), **choice))
+
+
 def test_scores_are_told_apart_by_stream_and_not_by_sound(brightening: Path) -> None:
     def digest(**choice: Any) -> str:
         clip = ClipSpec(path=str(brightening), **choice)
