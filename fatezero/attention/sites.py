@@ -85,8 +85,8 @@ def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -
     )
     if kind is None or not plain:
         raise UserError(
-            f"The UNet's layer {name} is not the plain attention of Stable Diffusion 1.x or 2.x, Tune-A-Video or "
-            "AnimateDiff: use a checkpoint of that layout."
+            f"The UNet's layer {name} is not the plain attention of Stable Diffusion 1.x, 2.x or SDXL, Tune-A-Video "
+            "or AnimateDiff: use a checkpoint of that layout."
         )
     block = "mid_block" if name.startswith("mid_block") else ".".join(name.split(".")[:2])
     part: Literal["down", "mid", "up"] = (

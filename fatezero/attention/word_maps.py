@@ -27,13 +27,13 @@ class WordMap:
     own: Tensor
 
 
-def replacement_map(source: Prompt, target: Prompt, context: int) -> WordMap:
+def replacement_map(source: Prompt, target: Prompt) -> WordMap:
     """Swap word for word.
 
     Equal words hand on their tokens' maps one to one. A changed word hands them on one to one where the token
-    counts agree; otherwise each of its n target tokens gets the sum of the source tokens' maps over n. What
-    follows the last word (end and padding) is matched in order; columns left without a counterpart stay the
-    target's own.
+    counts agree; otherwise each of its n target tokens gets the sum of the source tokens' maps over n. Begin, and
+    what follows the last word (end and padding), are matched in order within each context; columns left without a
+    counterpart stay the target's own.
 
     Raises:
         UserError: if the prompts have different numbers of words.
@@ -43,27 +43,34 @@ def replacement_map(source: Prompt, target: Prompt, context: int) -> WordMap:
             f"word_map 'replace' needs equal word counts: {source.text!r} has {len(source.words)}, {target.text!r} has "
             f"{len(target.words)}. Use word_map 'refine'."
         )
-    from_source = torch.zeros(context, context, dtype=torch.float64)
-    from_source[0, 0] = 1
-    i = j = 1
+    from_source = torch.zeros(source.places, target.places, dtype=torch.float64)
     for (_, source_tokens), (_, target_tokens) in zip(source.words, target.words, strict=True):
         if len(source_tokens) == len(target_tokens):
             from_source[list(source_tokens), list(target_tokens)] = 1
         else:
-            from_source[source_tokens[0] : source_tokens[-1] + 1, list(target_tokens)] = 1 / len(target_tokens)
-        i, j = source_tokens[-1] + 1, target_tokens[-1] + 1
-    rest = context - max(i, j)
-    from_source[range(i, i + rest), range(j, j + rest)] = 1
+            for source_token in source_tokens:
+                from_source[source_token, list(target_tokens)] = 1 / len(target_tokens)
+    for begin, i, j in zip(range(0, source.places, source.context), source.ends, target.ends, strict=True):
+        from_source[begin, begin] = 1
+        rest = begin + source.context - max(i, j)
+        from_source[range(i, i + rest), range(j, j + rest)] = 1
     return WordMap(from_source, (from_source.sum(0) == 0).double())
 
 
-def refinement_map(source: Prompt, target: Prompt, context: int) -> WordMap:
-    """Align the prompts' tokens (Needleman-Wunsch); new tokens keep the target's own attention.
+def refinement_map(source: Prompt, target: Prompt) -> WordMap:
+    """Align the prompts' tokens (Needleman-Wunsch) over all contexts; new tokens keep the target's own attention.
 
-    End maps to end, and the padding behind the target's end comes from the same columns of the source.
+    In each context begin and end map to begin and end, and the padding behind the target's end comes from the same
+    columns of the source.
     """
-    mapper = _align_tokens(source.ids, target.ids) + list(range(len(target.ids), context))
-    from_source = torch.zeros(context, context, dtype=torch.float64)
+    mapper = list(range(target.places))
+    for i, j in zip(source.ends, target.ends, strict=True):
+        mapper[j] = i
+    rows, columns = source.own_places, target.own_places
+    aligned = _align_tokens([source.ids[row] for row in rows], [target.ids[column] for column in columns])
+    for column, index in zip(columns, aligned, strict=True):
+        mapper[column] = rows[index] if index >= 0 else -1
+    from_source = torch.zeros(source.places, target.places, dtype=torch.float64)
     for column, row in enumerate(mapper):
         if row >= 0:
             from_source[row, column] = 1
@@ -103,9 +110,7 @@ def active_steps(window: StepWindow | None, count: int) -> range:
     return range(int(window[0] * count), int(window[1] * count)) if window is not None else range(0)
 
 
-def cross_mixes(
-    fusion: FusionConfig, source: Prompt, target: Prompt, context: int, steps: int
-) -> tuple[CrossMix | None, ...]:
+def cross_mixes(fusion: FusionConfig, source: Prompt, target: Prompt, steps: int) -> tuple[CrossMix | None, ...]:
     """The coefficients of every edit step; None where cross-attention is not fused.
 
     With alpha (1 inside a word's window, else 0) and the reweighting r:
@@ -115,11 +120,11 @@ def cross_mixes(
         UserError: for words that are not in the target prompt, or unequal word counts with "replace".
     """
     align = replacement_map if fusion.word_map == "replace" else refinement_map
-    word_map = align(source, target, context)
-    reweight = torch.ones(context, dtype=torch.float64)
+    word_map = align(source, target)
+    reweight = torch.ones(target.places, dtype=torch.float64)
     for word, factor in fusion.reweight.items():
         reweight[list(target.tokens_of(word))] = factor
-    alpha = _word_alpha(fusion.cross_window, fusion.word_windows, target, context, steps)
+    alpha = _word_alpha(fusion.cross_window, fusion.word_windows, target, steps)
     for word in fusion.reweight:
         if not alpha[:, list(target.tokens_of(word))].any():
             raise UserError(
@@ -130,12 +135,12 @@ def cross_mixes(
 
 
 def _word_alpha(
-    window: StepWindow | None, word_windows: Mapping[str, StepWindow], target: Prompt, context: int, steps: int
+    window: StepWindow | None, word_windows: Mapping[str, StepWindow], target: Prompt, steps: int
 ) -> Tensor:
     """Float64 steps,T: 1 where the token's window is open."""
-    alpha = torch.zeros(steps, context, dtype=torch.float64)
+    alpha = torch.zeros(steps, target.places, dtype=torch.float64)
     own = [(list(target.tokens_of(word)), opened) for word, opened in word_windows.items()]
-    for tokens, opened in [(list(range(context)), window), *own]:
+    for tokens, opened in [(list(range(target.places)), window), *own]:
         active = active_steps(opened, steps + 1)  # Prompt-to-Prompt counts in steps + 1 parts
         alpha[:, tokens] = 0
         alpha[active.start : active.stop, tokens] = 1

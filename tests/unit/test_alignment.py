@@ -20,6 +20,10 @@ ITS_BUGS = {
     ("A Spider-Man  rides a wooden skateboard", "skateboard"): (8,),
     ("a café wall on the grass", "wall"): None,  # found by the token itself, below
 }
+FOUND_NEVERTHELESS = {  # the original goes on without a word whose case or punctuation differs
+    ("a silver jeep driving down a curvy road in the countryside", "Jeep"): (3,),
+    ("a silver jeep driving down a curvy road in the countryside,", "countryside"): (11,),
+}
 
 
 def theirs(golden_folder: Path, part: str) -> list[dict[str, Any]]:
@@ -30,7 +34,7 @@ def test_tokens_of_words(golden_folder: Path, backbone32: Backbone) -> None:
     for entry in theirs(golden_folder, "word_inds"):
         prompt = backbone32.read_prompt(entry["text"])
         key = (entry["text"], entry["word"])
-        expected = ITS_BUGS.get(key, tuple(entry["inds"]))
+        expected = (ITS_BUGS | FOUND_NEVERTHELESS).get(key, tuple(entry["inds"]))
         if expected is None:
             (token,) = prompt.tokens_of("wall")
             assert backbone32.tokenizer.convert_ids_to_tokens(prompt.ids[token]).startswith("wall")
@@ -52,9 +56,9 @@ def test_replacement_maps(golden_folder: Path, backbone32: Backbone) -> None:
         source, target = backbone32.read_prompt(entry["source"]), backbone32.read_prompt(entry["target"])
         if isinstance(entry["mapper"], str):
             with pytest.raises(UserError, match="equal word counts"):
-                replacement_map(source, target, 77)
+                replacement_map(source, target)
             continue
-        word_map = replacement_map(source, target, 77)
+        word_map = replacement_map(source, target)
         if len(source.ids) == len(target.ids):
             assert entry["mapper"]["off_identity"] == []
             torch.testing.assert_close(word_map.from_source, torch.eye(77, dtype=torch.float64))
@@ -65,7 +69,7 @@ def test_replacement_with_other_token_counts_keeps_later_words_in_place(backbone
     source = backbone32.read_prompt("a photorealistic ball moving across the green grass")
     target = backbone32.read_prompt("a claymation ball moving across the blue grass")
     assert (source.tokens_of("photorealistic"), target.tokens_of("claymation")) == ((2, 3), (2, 3, 4))
-    from_source = replacement_map(source, target, 77).from_source
+    from_source = replacement_map(source, target).from_source
     torch.testing.assert_close(from_source[2:4, 2:5], torch.full((2, 3), 1 / 3, dtype=torch.float64))
     for word in ("ball", "moving", "across", "the", "grass"):
         assert from_source[source.tokens_of(word)[0], target.tokens_of(word)[0]] == 1
@@ -75,7 +79,7 @@ def test_replacement_with_other_token_counts_keeps_later_words_in_place(backbone
 def test_columns_without_a_counterpart_stay_the_targets_own(backbone32: Backbone) -> None:
     source = backbone32.read_prompt("a claymation ball moving across")
     target = backbone32.read_prompt("a red ball moving across")
-    word_map = replacement_map(source, target, 77)
+    word_map = replacement_map(source, target)
     assert word_map.from_source[2:5, 2].tolist() == [1, 1, 1]  # one token takes the sum of three
     assert word_map.own.nonzero().flatten().tolist() == [75, 76]
 
@@ -84,7 +88,7 @@ def test_refinement_maps(golden_folder: Path, backbone32: Backbone) -> None:
     for entry in theirs(golden_folder, "refine_mapper"):
         source, target = backbone32.read_prompt(entry["source"]), backbone32.read_prompt(entry["target"])
         assert (len(source.ids), len(target.ids)) == (entry["n_source"], entry["n_target"])
-        word_map = refinement_map(source, target, 77)
+        word_map = refinement_map(source, target)
         for column, (row, alpha) in enumerate(zip(entry["mapper"], entry["alphas"], strict=True)):
             assert word_map.own[column] == 1 - alpha
             assert word_map.from_source[:, column].nonzero().flatten().tolist() == ([row] if alpha else [])
@@ -102,7 +106,7 @@ def test_windows_and_reweighting(golden_folder: Path, backbone32: Backbone) -> N
         window = windows.pop("default_", (0.0, 1.0))
         known = {word: own for word, own in windows.items() if word in text.split()}
         fusion = FusionConfig(cross_window=window, word_windows=known)
-        mixes = cross_mixes(fusion, prompt, prompt, 77, entry["steps"])
+        mixes = cross_mixes(fusion, prompt, prompt, entry["steps"])
         for word, token in (("on_steps_word5", 5), ("on_steps_word1_watercolor", 1)):
             fused = [k for k, mix in enumerate(mixes) if _fused(mix, token)]
             assert fused == [k for k in entry[word] if k < entry["steps"]], (entry, word)
@@ -127,13 +131,8 @@ def test_reweighting_multiplies_inside_the_window_only(golden_folder: Path, back
 def _weights(backbone: Backbone, entry: dict[str, Any]) -> torch.Tensor:
     prompt = backbone.read_prompt(entry["text"])
     fusion = FusionConfig(cross_window=(0, 0.5), reweight=dict(zip(entry["words"], entry["values"], strict=True)))
-    first, *_, last = cross_mixes(fusion, prompt, prompt, 77, 10)
+    first, *_, last = cross_mixes(fusion, prompt, prompt, 10)
     assert first is not None
     assert first.from_source is not None
     assert last is None
     return first.from_source.sum(0)
-
-
-def test_a_prompt_beyond_the_context_is_refused(backbone32: Backbone) -> None:
-    with pytest.raises(UserError, match=r"92 tokens .* reads 77"):
-        backbone32.read_prompt("jeep " * 90)
