@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,10 @@ class Step:
 def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...]:
     """Steps from clean to noise, as diffusers' DDIMScheduler places them.
 
+    The cleaner level of a step lies levels // steps below the noisier one, as in diffusers. Under "linspace" spacing,
+    and "trailing" where steps do not divide the levels, that is not quite the level where the next cleaner step
+    begins; both directions take the same moves, so an edit starts where its inversion ended and undoes it.
+
     Args:
         scheduler_config: the checkpoint's scheduler configuration, of whatever scheduler class.
         steps: how many.
@@ -42,18 +47,13 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
         `steps` moves; the first one leaves the clean latent.
 
     Raises:
-        UserError: for more steps than half the training levels, a schedule that ends in pure noise, or a configuration
-            that describes none.
+        UserError: for more steps than half the training levels, a schedule that ends in pure noise where the network
+            predicts noise, one that clips what it predicts, or a configuration that describes none.
     """
     scheduler = _scheduler(scheduler_config)
     levels = len(scheduler.alphas_cumprod)
     if steps > levels // 2:
         raise UserError(f"steps is {steps}: of the checkpoint's {levels} noise levels take at most {levels // 2}.")
-    if float(scheduler.alphas_cumprod[-1]) == 0:
-        raise UserError(
-            "The checkpoint's schedule ends in pure noise (zero terminal signal), from where DDIM has no way back: "
-            "use one without rescale_betas_zero_snr."
-        )
     try:
         scheduler.set_timesteps(steps)
         ascending = [int(t) for t in scheduler.timesteps.flip(0)]
@@ -61,8 +61,8 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
         raise UserError(f"The checkpoint's scheduler places no steps: {first_line(error)}.") from error
     if len(ascending) != steps or not 0 <= min(ascending) <= max(ascending) < levels:
         raise UserError(
-            f"The checkpoint's scheduler places {steps} steps outside its {levels} noise levels: mend steps_offset or "
-            "timestep_spacing in its scheduler_config.json."
+            f"The checkpoint's scheduler does not place {steps} steps within its {levels} noise levels: take another "
+            "number of steps, or mend steps_offset or timestep_spacing in its scheduler_config.json."
         )
     stride = levels // steps
 
@@ -70,6 +70,38 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
         return float(scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod)
 
     return tuple(Step(t, alpha(t - stride), alpha(t)) for t in ascending)
+
+
+def as_ddim(scheduler: Any, path: Path) -> Any:
+    """The noise levels of a scheduler under diffusers' DDIMScheduler, every field stated.
+
+    Steps are placed as diffusers places them when it makes a DDIMScheduler of the same configuration: what it leaves
+    open is DDIM's default, not the scheduler's own. A scheduler that does not clip becomes a DDIM that does not.
+
+    Args:
+        scheduler: of diffusers.
+        path: its configuration's file, named in errors.
+
+    Raises:
+        UserError: if its own noise levels are others, because the file leaves open what the two classes assume
+            differently, or states what only one of them knows.
+    """
+    from diffusers import DDIMScheduler  # noqa: PLC0415  (seconds to import)
+
+    own = scheduler.config
+    try:
+        ddim = DDIMScheduler.from_config(own, clip_sample=own.get("clip_sample", False))
+        same = torch.equal(ddim.betas.nan_to_num(), scheduler.betas.nan_to_num())
+    except Exception as error:  # a value of any wrong type
+        raise UserError(f"{path} describes no noise schedule for DDIM ({first_line(error)}): get it again.") from error
+    if not same:
+        raise UserError(
+            f"{path}: its noise levels under {type(scheduler).__name__} are not those under DDIM: state "
+            "num_train_timesteps, beta_start, beta_end and beta_schedule as the model was trained; of "
+            "rescale_betas_zero_snr that only DDIM reads, name DDIMScheduler, or take it away."
+        )
+    stated = {name: value for name, value in ddim.config.items() if name != "_use_default_values"}
+    return DDIMScheduler.from_config(stated)
 
 
 def _scheduler(config: Mapping[str, Any]) -> Any:
@@ -88,32 +120,41 @@ def _scheduler(config: Mapping[str, Any]) -> Any:
             "The checkpoint's scheduler_config.json describes a schedule whose signal does not fall from 1 to 0: mend "
             "beta_start, beta_end or trained_betas."
         )
+    if config.get("clip_sample"):
+        raise UserError(
+            "The checkpoint's schedule clips what the network predicts, which no inversion can undo: set clip_sample "
+            "to false in its scheduler_config.json."
+        )
+    if levels[-1] == 0 and config.get("prediction_type", "epsilon") != "v_prediction":
+        raise UserError(
+            "The checkpoint's schedule ends in pure noise (zero terminal signal), from where DDIM has no way back for "
+            "a network that predicts noise: use one that predicts v, or one without rescale_betas_zero_snr."
+        )
     return scheduler
 
 
-def predicted_noise(output: Tensor, x: Tensor, alpha: float, prediction_type: PredictionType) -> Tensor:
-    """The network's output as predicted noise.
+def move(
+    x: Tensor, output: Tensor, alpha_from: float, alpha_to: float, prediction_type: PredictionType = "epsilon"
+) -> Tensor:
+    """Carry x from one level to another along what the network predicts.
+
+    sqrt(alpha_to) * clean + sqrt(1 - alpha_to) * noise. Predicted noise is taken off x and the rest divided by the
+    signal; of a predicted v (Salimans & Ho 2022) clean and noise are both sums, so it leads out of pure noise as well.
 
     Args:
-        output: what the UNet returned, of x's shape.
-        x: the latent it was asked about.
-        alpha: cumulative alpha of x's own level (in inversion the cleaner one, as DDIMInverseScheduler has it).
-        prediction_type: what the network was trained to return (v: Salimans & Ho 2022).
-    """
-    if prediction_type == "v_prediction":
-        signal, sigma = _signal_and_noise(alpha)
-        return signal * output + sigma * x
-    return output
-
-
-def move(x: Tensor, noise: Tensor, alpha_from: float, alpha_to: float) -> Tensor:
-    """Carry x from one level to another along the predicted noise.
-
-    sqrt(alpha_to) * (x - sqrt(1 - alpha_from) * noise) / sqrt(alpha_from) + sqrt(1 - alpha_to) * noise
+        x: the latent that the network was asked about.
+        output: what it returned, of x's shape.
+        alpha_from: cumulative alpha of x's own level (in inversion the cleaner one, as DDIMInverseScheduler has it).
+        alpha_to: cumulative alpha of the level to go to.
+        prediction_type: what the network was trained to return.
     """
     signal_from, sigma_from = _signal_and_noise(alpha_from)
     signal_to, sigma_to = _signal_and_noise(alpha_to)
-    return signal_to * ((x - sigma_from * noise) / signal_from) + sigma_to * noise
+    if prediction_type == "v_prediction":
+        clean, noise = signal_from * x - sigma_from * output, signal_from * output + sigma_from * x
+    else:
+        clean, noise = (x - sigma_from * output) / signal_from, output
+    return signal_to * clean + sigma_to * noise
 
 
 def _signal_and_noise(alpha: float) -> tuple[float, float]:

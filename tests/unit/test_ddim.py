@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
-from fatezero.diffusion.ddim import move, predicted_noise, schedule
+from fatezero.diffusion.ddim import move, schedule
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -41,8 +41,7 @@ def test_denoising_moves_equal_diffusers(prediction_type: Any, changes: dict[str
     scheduler.set_timesteps(10)
     x, output = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for step in reversed(schedule(settings, 10)):
-        noise = predicted_noise(output, x, step.alpha_noisy, prediction_type)
-        ours = move(x, noise, step.alpha_noisy, step.alpha_clean)
+        ours = move(x, output, step.alpha_noisy, step.alpha_clean, prediction_type)
         torch.testing.assert_close(ours, scheduler.step(output, step.timestep, x).prev_sample, rtol=1e-6, atol=1e-6)
 
 
@@ -53,8 +52,7 @@ def test_inversion_moves_equal_diffusers(prediction_type: Any) -> None:
     scheduler.set_timesteps(10)
     x, output = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for step in schedule(settings, 10)[1:]:  # diffusers starts from alpha 1, the original from the final alpha
-        noise = predicted_noise(output, x, step.alpha_clean, prediction_type)
-        ours = move(x, noise, step.alpha_clean, step.alpha_noisy)
+        ours = move(x, output, step.alpha_clean, step.alpha_noisy, prediction_type)
         torch.testing.assert_close(ours, scheduler.step(output, step.timestep, x).prev_sample, rtol=1e-6, atol=1e-6)
 
 
