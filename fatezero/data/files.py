@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 import unicodedata
 from functools import lru_cache
@@ -70,6 +71,11 @@ def resolve_inside(root: Path | str, path: str, where: str) -> str:
     return str(root / given) if isinstance(root, Path) else f"{root}/{given.as_posix()}"
 
 
+def home_folder() -> Path:
+    """Where this project keeps files of its own: $FATEZERO_HOME, by default ~/.cache/fatezero."""
+    return Path(os.environ.get("FATEZERO_HOME", Path.home() / ".cache" / "fatezero"))
+
+
 def existing_parent(path: Path) -> Path:
     """The nearest folder above a path, or the path itself, that is there."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
@@ -98,22 +104,27 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     return content.decode("utf-8-sig")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, infinite: bool = False) -> Any:
     """What a JSON file holds: plain values in which every number is one and no key stands twice.
+
+    Args:
+        path: its file.
+        infinite: let it hold Infinity and -Infinity, as Python writes them.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is not such a file.
     """
-    return parse_json(read_text(path))
+    return parse_json(read_text(path), infinite=infinite)
 
 
-def parse_json(text: str, *, halves: bool = False) -> Any:
+def parse_json(text: str, *, halves: bool = False, infinite: bool = False) -> Any:
     r"""Plain values in which every number is one, no key stands twice, and nothing is nested too deeply.
 
     Args:
         text: JSON.
         halves: let texts hold half a character (a lone surrogate such as \\ud800), which no file can hold.
+        infinite: let it hold Infinity and -Infinity, which are Python's and no JSON.
 
     Raises:
         ValueError: saying what it is instead.
@@ -121,6 +132,9 @@ def parse_json(text: str, *, halves: bool = False) -> Any:
 
     def refuse(number: str) -> float:
         raise ValueError(f"{shortened(number, 40)} is no number")
+
+    def constant(name: str) -> float:
+        return float(name) if infinite and name != "NaN" else refuse(name)
 
     def finite(number: str) -> float:
         return float(number) if math.isfinite(float(number)) else refuse(number)
@@ -137,7 +151,9 @@ def parse_json(text: str, *, halves: bool = False) -> Any:
         return values
 
     try:
-        values = json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite, parse_int=whole)
+        values = json.loads(
+            text, object_pairs_hook=unique, parse_constant=constant, parse_float=finite, parse_int=whole
+        )
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
     _check_values(values, MAX_NESTING, halves=halves)
@@ -145,11 +161,9 @@ def parse_json(text: str, *, halves: bool = False) -> Any:
 
 
 def _check_values(values: Any, left: int, *, halves: bool) -> None:
-    """Refuse what is nested too deeply, numbers that are infinite (1e999) and texts that UTF-8 cannot hold."""
+    """Refuse what is nested too deeply, and texts that UTF-8 cannot hold."""
     if left == 0:
         raise ValueError("its values are nested too deeply")
-    if isinstance(values, float) and not math.isfinite(values):
-        raise ValueError("a number in it is too large")
     if isinstance(values, str) and not halves:
         try:
             values.encode()

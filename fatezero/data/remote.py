@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
-from fatezero.data.files import open_local, parse_json
+from fatezero.data.files import home_folder, open_local, parse_json
 from fatezero.data.layout import EVALUATION, EXPERIMENT, RECORD, RESULTS, failure_file, lock_file
 from fatezero.data.object_store import READING, WRITING, ObjectStore, store_errors_told, without_credentials
 from fatezero.errors import UserError
@@ -64,8 +63,8 @@ def local_copy(url: str, limit: int = MAX_COPY) -> Path:
 
 
 def copies_folder() -> Path:
-    """Where copies and the state of remote runs lie: $FATEZERO_HOME, by default ~/.cache/fatezero."""
-    return Path(os.environ.get("FATEZERO_HOME", Path.home() / ".cache" / "fatezero")) / "remote"
+    """Where copies and the state of remote runs lie."""
+    return home_folder() / "remote"
 
 
 class RemoteRun:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from fatezero.diffusion.checkpoint import pixels_per_latent
+from fatezero.diffusion.ddim import as_ddim
+from fatezero.diffusion.original_weights import original_weights
+from fatezero.diffusion.schedule_fields import SCHEDULER_FILE
+from fatezero.diffusion.texts import SIZES_TOLD
 from fatezero.diffusion.vetting import (
     ADAPTER_STEM,
     MOTION_ADAPTER,
+    PARTS,
     STEMS,
     Layout,
     read_object,
+    read_scheduler,
     tensor_shapes,
     vet_network,
     weight_files,
 )
+from fatezero.diffusion.weight_sets import WeightsChoice, chosen_variant, original_file, variants_in
 from fatezero.errors import UserError, as_failure, first_line, out_of_memory
 from fatezero.system.terminal import quoted
 
-TEXT_ENCODER = "CLIPTextModel"
+TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 TRIAL_SIDE = 64  # of latents: a multiple of every level's
 # Of a text encoder's configuration, what says how it computes; the rest is for training and for other libraries.
 TEXT_FIELDS = (
@@ -37,31 +45,92 @@ NOT_OURS = ("position_ids", "text_projection.weight", "logit_scale")
 NOT_OURS_PARTS = ("vision_model.", "visual_projection.")
 
 
-def load_parts(folder: Path, layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
+def load_parts(
+    folder: Path, layout: Layout, dtype: torch.dtype, *, variant: str | None = None, vae: Path | None = None
+) -> dict[str, Any]:
     """The parts of a vetted checkpoint by name, on the CPU.
+
+    Args:
+        folder: the checkpoint's.
+        layout: what it is made of.
+        dtype: of the networks.
+        variant: of the weights, where a network has several.
+        vae: folder of another autoencoder than the checkpoint's own.
 
     Raises:
         UserError: naming the part, and the tensor where one is missing, of another shape or not finite.
     """
+    sources = _sources(folder, layout, vae)
+    dtypes = {"vae": _autoencoder_dtype(*sources["vae"], layout, dtype)}
+    networks = {
+        part: _load_network(place, name, STEMS[part], dtypes.get(part, dtype), variant)
+        for part, (place, name) in sources.items()
+    }
+    tokenizers = _load_tokenizers(folder, layout, networks)
+    return {**networks, **tokenizers, "scheduler": load_schedule(folder, layout)}
+
+
+def load_schedule(folder: Path, layout: Layout) -> Any:
+    """The noise levels of a vetted checkpoint under DDIM.
+
+    An image model of Stable Diffusion 1.x or 2.x whose file is outdated gets what diffusers' pipeline gives it: nothing
+    is clipped, and steps are placed one level up.
+
+    Raises:
+        UserError: if DDIM has no such levels.
+    """
     import diffusers  # noqa: PLC0415  (seconds to import)
 
-    networks = {part: _load_network(folder / part, layout.classes[part], STEMS[part], dtype) for part in STEMS}
-    tokenizer = _load_tokenizer(folder / "tokenizer", networks["text_encoder"].config)
-    path = folder / "scheduler" / "scheduler_config.json"
+    path = folder / SCHEDULER_FILE
+    config = read_scheduler(path)
     try:
-        scheduler = getattr(diffusers, layout.classes["scheduler"]).from_config(read_object(path))
+        scheduler = getattr(diffusers, layout.classes["scheduler"]).from_config(config)
     except Exception as error:  # a value of any wrong type
         raise UserError(f"{path} describes no noise schedule ({first_line(error)}): get it again.") from error
-    return {**networks, "tokenizer": tokenizer, "scheduler": scheduler}
+    ddim = as_ddim(scheduler, path)
+    if layout.animated or layout.family.two_encoders:
+        return ddim
+    return diffusers.DDIMScheduler.from_config(ddim.config, clip_sample=False, steps_offset=1)
 
 
-def load_motion_adapter(folder: Path, dtype: torch.dtype) -> Any:
+def _autoencoder_dtype(folder: Path, class_name: str, layout: Layout, dtype: torch.dtype) -> torch.dtype:
+    """SDXL's own autoencoder overflows in float16, and its configuration says so; a mended one says that it does not.
+
+    Stable Diffusion 1.x and 2.x have one that does not overflow, whatever the default of `force_upcast` says of it.
+    """
+    overflows = read_object(folder / "config.json").get("force_upcast", class_name == "AutoencoderKL")
+    return torch.float32 if layout.family.two_encoders and overflows and dtype == torch.float16 else dtype
+
+
+def _check_same_words(first: Any, second: Any, folder: Path) -> None:
+    """Both tokenizers read the same tokens, so that a word's places are the same for both encoders."""
+    if first.get_vocab() != second.get_vocab() or first.model_max_length != second.model_max_length:
+        raise UserError(
+            f"{folder}: tokenizer and tokenizer_2 know other words or lengths than each other: they do not belong "
+            "together; get the checkpoint again."
+        )
+
+
+def autoencoder_class(folder: Path) -> str:
+    """The class that an autoencoder's configuration names.
+
+    Raises:
+        UserError: if it names none.
+    """
+    classes = PARTS["vae"][1]
+    name = vet_network(folder, STEMS["vae"], classes).get("_class_name")
+    if name is None:
+        raise UserError(f"{folder}/config.json names no class: it is {' or '.join(classes)}.")
+    return str(name)
+
+
+def load_motion_adapter(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """A vetted motion adapter, on the CPU.
 
     Raises:
         UserError: naming the tensor where one is missing, of another shape or not finite.
     """
-    return _load_network(folder, MOTION_ADAPTER, ADAPTER_STEM, dtype)
+    return _load_network(folder, MOTION_ADAPTER, ADAPTER_STEM, dtype, variant)
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
@@ -77,34 +146,142 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
             )
 
 
-def _load_network(folder: Path, class_name: str, stem: str, dtype: torch.dtype) -> Any:
-    config = vet_network(folder, stem, (class_name,))
-    own = {"config": _text_config(config, folder)} if class_name == TEXT_ENCODER else {}
-    _check_size(check_description(class_name, own.get("config", config), f"{folder}/config.json"), folder, stem)
+@dataclass(frozen=True)
+class EmptyNetwork:
+    """A network as its files describe it, none of its weights read.
+
+    Attributes:
+        network: on the "meta" device.
+        config: what describes it, a mapping or transformers' own.
+        files: that hold the weights.
+        variant: of these.
+        original: the single file in its authors' layout that they are in; None where they are in diffusers'.
+        origin: names the weights in errors.
+    """
+
+    network: Any
+    config: Any
+    files: tuple[Path, ...]
+    variant: str | None
+    original: Path | None
+    origin: str
+
+
+def empty_network(folder: Path, class_name: str, stem: str, choice: WeightsChoice) -> EmptyNetwork:
+    """A network without weights, checked against their headers.
+
+    Args:
+        folder: holds its configuration.
+        class_name: of diffusers or transformers.
+        stem: beginning of the weights' file names.
+        choice: of its sets of weights.
+
+    Raises:
+        UserError: naming what is wrong with the files.
+    """
+    variant = chosen_variant(folder, stem, choice)
+    config: Any = vet_network(folder, stem, (class_name,), choice)
+    if class_name in TEXT_ENCODERS:
+        config = _text_config(config, folder)
+    files = tuple(weight_files(folder, stem, variant))
+    network = check_description(class_name, config, f"{folder}/config.json")
+    _check_size(network, folder, files)
+    original = None if variants_in(folder, stem) else original_file(folder)
+    origin = str(folder) if original is None else f"{original.resolve()}, {class_name},"
+    if original is not None and class_name not in TEXT_ENCODERS:  # whose names transformers knows several of
+        weights = _read_original(class_name, config, original, origin)  # in their file until they are looked at
+        _check_complete(_differences(network, weights), origin)
+    return EmptyNetwork(network, config, files, variant, original, origin)
+
+
+def empty_parts(
+    folder: Path, layout: Layout, choice: WeightsChoice, vae: Path | None = None
+) -> tuple[dict[str, EmptyNetwork], dict[str, Any]]:
+    """The networks of a vetted checkpoint without weights, and its tokenizers, by part.
+
+    Raises:
+        UserError: naming what is wrong with the files.
+    """
+    sources = _sources(folder, layout, vae)
+    parts = {part: empty_network(place, name, STEMS[part], choice) for part, (place, name) in sources.items()}
+    return parts, _load_tokenizers(folder, layout, parts)
+
+
+def _sources(folder: Path, layout: Layout, vae: Path | None) -> dict[str, tuple[Path, str]]:
+    """Folder and class of each network."""
+    own = {part: (folder / part, layout.classes[part]) for part in layout.stems}
+    return own if vae is None else {**own, "vae": (vae, autoencoder_class(vae))}
+
+
+def _load_network(folder: Path, class_name: str, stem: str, dtype: torch.dtype, asked: str | None) -> Any:
+    empty = empty_network(folder, class_name, stem, WeightsChoice(asked, str(dtype).removeprefix("torch.")))
     try:
-        made, info = _class(class_name).from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # below, by name
-            **own,
-        )
+        if empty.original is not None:
+            weights = _read_original(class_name, empty.config, empty.original, empty.origin)
+            made, info = _filled(class_name, empty.config, weights, dtype)
+        else:
+            own = {"config": empty.config} if class_name in TEXT_ENCODERS else {}
+            made, info = _class(class_name).from_pretrained(
+                folder, variant=empty.variant, use_safetensors=True, local_files_only=True, **_strict(dtype), **own
+            )
+    except UserError:
+        raise
     except Exception as error:  # the libraries raise a dozen kinds
         if out_of_memory(error):
             raise as_failure(error) from error
-        raise UserError(f"{folder} does not load as a {class_name} ({first_line(error)}).") from error
-    _check_complete(info, folder)
-    check_finite(made.state_dict().items(), str(folder))
+        raise UserError(f"{empty.origin} does not load as a {class_name} ({first_line(error)}).") from error
+    _check_complete(info, empty.origin)
+    check_finite(made.state_dict().items(), empty.origin)
     return made
+
+
+def _strict(dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments of either library's `from_pretrained`: what does not fit is listed, and refused by name."""
+    return {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+
+
+def _read_original(class_name: str, config: Any, file: Path, origin: str) -> dict[str, Tensor]:
+    try:
+        return original_weights(class_name, config, file)
+    except UserError:
+        raise
+    except Exception as error:  # diffusers' conversions raise whatever a name that they do not know leads to
+        raise UserError(f"{origin} does not load as a {class_name} ({first_line(error)}).") from error
+
+
+def _filled(class_name: str, config: Any, weights: dict[str, Tensor], dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """A network filled with weights, and which of them do not fit, as `from_pretrained` lists them."""
+    if class_name in TEXT_ENCODERS:
+        made, info = _class(class_name).from_pretrained(None, config=config, state_dict=weights, **_strict(dtype))
+        return made, info
+    from accelerate import init_empty_weights  # noqa: PLC0415
+
+    with init_empty_weights(include_buffers=False):
+        made = _class(class_name).from_config(config)
+    made.load_state_dict({name: value.to(dtype) for name, value in weights.items()}, strict=False, assign=True)
+    return made.to(dtype), _differences(made, weights)
+
+
+def _differences(network: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Which weights do not fit a network, as `from_pretrained` lists them."""
+    own = network.state_dict()
+    computed = {name for name, _ in network.named_buffers()}  # such as places in time
+    return {
+        "missing_keys": own.keys() - weights.keys() - computed,
+        "unexpected_keys": weights.keys() - own.keys(),
+        "mismatched_keys": [
+            (name, weights[name].shape, own[name].shape)
+            for name in weights.keys() & own.keys()
+            if weights[name].shape != own[name].shape
+        ],
+    }
 
 
 def _class(name: str) -> Any:
     import diffusers  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
-    return getattr(transformers if name == TEXT_ENCODER else diffusers, name)
+    return getattr(transformers if name in TEXT_ENCODERS else diffusers, name)
 
 
 def _text_config(values: dict[str, Any], folder: Path) -> Any:
@@ -135,7 +312,7 @@ def check_description(class_name: str, config: Any, where: str) -> nn.Module:
     network = _class(class_name)
     try:
         with torch.device("meta"), torch.no_grad():
-            empty = network(config) if class_name == TEXT_ENCODER else network.from_config(config)
+            empty = network(config) if class_name in TEXT_ENCODERS else network.from_config(config)
             sound = _gives_what_it_takes(empty, class_name)
     except Exception as error:  # whatever a wrong value leads to
         raise UserError(f"{where} describes no working {class_name} ({first_line(error)}): get it again.") from error
@@ -146,8 +323,8 @@ def check_description(class_name: str, config: Any, where: str) -> nn.Module:
 
 def _gives_what_it_takes(empty: Any, class_name: str) -> bool:
     """Call a network on the "meta" device; whether rows and columns come out as they went in."""
-    if class_name == TEXT_ENCODER:
-        return bool(empty(torch.zeros(1, 2, dtype=torch.long))[0].shape[1] == 2)
+    if class_name in TEXT_ENCODERS:
+        return bool(empty(torch.zeros(1, 2, dtype=torch.long)).last_hidden_state.shape[1] == 2)
     if class_name.startswith("Autoencoder"):
         unit = pixels_per_latent(empty.config)
         given = torch.zeros(1, 3, unit * TRIAL_SIDE, unit * TRIAL_SIDE)
@@ -159,12 +336,19 @@ def _gives_what_it_takes(empty: Any, class_name: str) -> bool:
     frames = (1,) if class_name == "UNetMotionModel" else ()
     given = torch.zeros(1, empty.config.in_channels, *frames, TRIAL_SIDE, TRIAL_SIDE)
     text = torch.zeros(1, 2, empty.config.encoder_hid_dim or empty.config.cross_attention_dim)
-    return bool(empty(given, 1, text).sample.shape[2:] == given.shape[2:])
+    added = _trial_addition(empty.config) if empty.config.addition_embed_type == "text_time" else None
+    return bool(empty(given, 1, text, added_cond_kwargs=added).sample.shape[2:] == given.shape[2:])
 
 
-def _check_size(empty: nn.Module, folder: Path, stem: str) -> None:
+def _trial_addition(config: Any) -> dict[str, Tensor]:
+    """What a UNet of SDXL is told beside the prompt: sizes, and the pooled text that its width leaves room for."""
+    pooled = config.projection_class_embeddings_input_dim - SIZES_TOLD * config.addition_time_embed_dim
+    return {"text_embeds": torch.zeros(1, pooled), "time_ids": torch.zeros(1, SIZES_TOLD)}
+
+
+def _check_size(empty: nn.Module, folder: Path, files: Iterable[Path]) -> None:
     """Refuse a configuration of more numbers than the weights hold, before they take any memory."""
-    shapes = tensor_shapes(weight_files(folder, stem))
+    shapes = tensor_shapes(files)
     needed, held = sum(value.numel() for value in empty.parameters()), sum(map(prod, shapes.values()))
     if needed > held:
         missing = sorted(name for name in empty.state_dict() if not any(one.endswith(name) for one in shapes))
@@ -175,16 +359,25 @@ def _check_size(empty: nn.Module, folder: Path, stem: str) -> None:
         )
 
 
-def _check_complete(info: dict[str, Any], folder: Path) -> None:
+def _check_complete(info: dict[str, Any], origin: str) -> None:
     again = "the configuration and the weights do not belong together; get the checkpoint again."
     for name in sorted(info["missing_keys"]):
-        raise UserError(f"{folder} has no weight {name}: {again}")
+        raise UserError(f"{origin} has no weight {name}: {again}")
     for name, found, wanted in sorted(info["mismatched_keys"], key=str):
         shapes = f"shape {tuple(found)}, the configuration asks for {tuple(wanted)}"
-        raise UserError(f"{folder}: the weight {name} is of {shapes}: {again}")
+        raise UserError(f"{origin}: the weight {name} is of {shapes}: {again}")
     for name in sorted(info["unexpected_keys"]):
         if not name.endswith(NOT_OURS) and not any(part in name for part in NOT_OURS_PARTS):
-            raise UserError(f"{folder} has a weight {quoted(name)} that its configuration has no layer for: {again}")
+            raise UserError(f"{origin} has a weight {quoted(name)} that its configuration has no layer for: {again}")
+
+
+def _load_tokenizers(folder: Path, layout: Layout, networks: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each text encoder, which has a `config`."""
+    made = {"tokenizer": _load_tokenizer(folder / "tokenizer", networks["text_encoder"].config)}
+    if layout.family.two_encoders:
+        made["tokenizer_2"] = _load_tokenizer(folder / "tokenizer_2", networks["text_encoder_2"].config)
+        _check_same_words(made["tokenizer"], made["tokenizer_2"], folder)
+    return made
 
 
 def _load_tokenizer(folder: Path, text_config: Any) -> Any:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from fatezero.data.files import read_json, read_text
+from fatezero.diffusion.schedule_fields import SCHEDULER_FILE, check_no_flow, vet_schedule
+from fatezero.diffusion.weight_sets import WeightsChoice, check_variant, chosen_variant, original_file
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
 
-PIPELINES = (
-    *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
-    "AnimateDiffPipeline",
-)
 SCHEDULERS = (
     *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
     *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler"),
@@ -36,13 +35,20 @@ PARTS = {
     "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
     "scheduler": ("diffusers", SCHEDULERS),
 }
+TWO_ENCODERS = {
+    "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
+    "tokenizer_2": PARTS["tokenizer"],
+}
 LEFT_ASIDE = {
     "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
     "feature_extractor": ("transformers", ("CLIPFeatureExtractor", "CLIPImageProcessor", "CLIPImageProcessorFast")),
     "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
     "motion_adapter": ("diffusers", (MOTION_ADAPTER,)),
 }
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+STEMS = {
+    **{"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"},
+    **{"text_encoder": "model", "text_encoder_2": "model"},
+}
 ADAPTER_STEM = "diffusion_pytorch_model"
 ARCHITECTURES = ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")
 TOKENIZER_FILES = (
@@ -52,10 +58,73 @@ TOKENIZER_FILES = (
 # What makes a library import, download or run something.
 CODE = ("auto_map", "custom_pipeline", "custom_pipelines", "_module", "quantization_config", "trust_remote_code")
 CODE_FILES = ("adapter_config.json",)
+NOT_WEIGHTS = (
+    "position_ids",
+    "v_pred",
+    "ztsnr",
+)  # whole numbers and marks beside weights; those of one number are counters
+_PICKLE = "it is a pickle, as of a *.ckpt: name it so, and make safetensors of it with `fatezero convert`"
+# Files that people have under the name of safetensors.
+FIRST_BYTES = {
+    b"PK\x03\x04": _PICKLE,
+    b"\x80": _PICKLE,
+    b"version https://git-lfs": "it is a pointer of Git LFS and not the file: fetch that with `git lfs pull`",
+    b"<": "it is a web page: download the file again, logged in where that is asked for",
+}
+ANY_WEIGHTS = WeightsChoice()
 COUNTS = ("_dim", "_size", "_channels", "_groups", "_heads", "_embeds")
 MAX_LAYERS = 256  # of a kind, in networks of today fewer than 50
 MAX_LEVELS = 16  # resolutions of a network; lists in a configuration give a value for each
 MAX_NOISE_LEVELS = 10_000  # trainings take 1000
+
+
+@dataclass(frozen=True)
+class Family:
+    """Checkpoints of one layout.
+
+    Attributes:
+        name: as people say it.
+        pipelines: diffusers' classes of image models.
+        animated: that of video models.
+        parts: library and classes of the parts that are loaded.
+        addition: what the UNet is told beside prompt and timestep: its `addition_embed_type`.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    animated: str
+    parts: Mapping[str, tuple[str, tuple[str, ...]]]
+    addition: str | None
+
+    @property
+    def two_encoders(self) -> bool:
+        """Whether it has two text encoders."""
+        return "text_encoder_2" in self.parts
+
+
+FAMILIES = (
+    Family(
+        "Stable Diffusion 1.x or 2.x",
+        (
+            *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+            *("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"),
+        ),
+        "AnimateDiffPipeline",
+        PARTS,
+        None,
+    ),
+    Family(
+        "SDXL",
+        ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+        "AnimateDiffSDXLPipeline",
+        PARTS | TWO_ENCODERS,
+        "text_time",
+    ),
+)
+FAMILY_OF = {pipeline: family for family in FAMILIES for pipeline in (*family.pipelines, family.animated)}
+# Their transformers join text and image in one attention, where no map of the words stands apart to be fused.
+JOINT_ATTENTION = ("StableDiffusion3", "Flux")
+JOINT_TRANSFORMERS = ("SD3Transformer", "FluxTransformer", "Flux2Transformer")
 
 
 @dataclass(frozen=True)
@@ -65,52 +134,91 @@ class Layout:
     Attributes:
         pipeline: class of diffusers.
         classes: class by part.
+        zeros_for_empty_prompt: SDXL's unconditional branch is told zeros.
     """
 
     pipeline: str
     classes: Mapping[str, str]
+    zeros_for_empty_prompt: bool = True
+
+    @property
+    def family(self) -> Family:
+        """The family that the pipeline is of."""
+        return FAMILY_OF[self.pipeline]
+
+    @property
+    def animated(self) -> bool:
+        """Whether it is a video model."""
+        return self.pipeline == self.family.animated
+
+    @property
+    def stems(self) -> dict[str, str]:
+        """Of its networks, the name of the weights' file before ".safetensors"."""
+        return {part: stem for part, stem in STEMS.items() if part in self.classes}
 
 
-def vet_checkpoint(folder: Path) -> Layout:
+def vet_checkpoint(folder: Path, choice: WeightsChoice = ANY_WEIGHTS) -> Layout:
     """Check all that a checkpoint's files say before its weights are read.
+
+    Args:
+        folder: holds them.
+        choice: of a network's sets of weights.
 
     Raises:
         UserError: naming the file that is missing, or says what no checkpoint of this project says.
     """
     layout = _read_layout(folder / "model_index.json")
-    configs = {part: vet_network(folder / part, stem, PARTS[part][1]) for part, stem in STEMS.items()}
-    if configs["unet"].get("addition_embed_type") is not None:
-        raise UserError(f"{folder} is not a Stable Diffusion 1.x or 2.x checkpoint: its UNet is of another kind.")
-    for name in TOKENIZER_FILES:
-        _vet_tokenizer_file(folder / "tokenizer" / name)
-    config = read_config(folder / "scheduler" / "scheduler_config.json")
-    _check_class(config.get("_class_name"), SCHEDULERS, folder / "scheduler" / "scheduler_config.json")
+    family, stems = layout.family, layout.stems
+    configs = {part: vet_network(folder / part, stem, family.parts[part][1], choice) for part, stem in stems.items()}
+    check_variant(folder, stems.items(), choice)
+    if configs["unet"].get("addition_embed_type") != family.addition:
+        raise UserError(f"{folder} is no {family.name} checkpoint: its UNet is of another kind.")
+    for tokenizer in ("tokenizer", "tokenizer_2") if family.two_encoders else ("tokenizer",):
+        for name in TOKENIZER_FILES:
+            _vet_tokenizer_file(folder / tokenizer / name)
+    read_scheduler(folder / SCHEDULER_FILE)
+    return layout
+
+
+def read_scheduler(path: Path) -> dict[str, Any]:
+    """The configuration of a noise schedule that DDIM reproduces.
+
+    Raises:
+        UserError: naming the file and what it says.
+    """
+    config = read_config(path, infinite=True)  # diffusers writes lambda_min_clipped as -Infinity
+    check_no_flow(config, path)
+    _check_class(config.get("_class_name"), SCHEDULERS, path)
     for name, value in config.items():
         long = isinstance(value, list) and len(value) > MAX_NOISE_LEVELS
         if long or any(abs(number) > MAX_NOISE_LEVELS for number in whole_numbers(value)):
             raise UserError(
-                f"{folder}/scheduler/scheduler_config.json: {name} is {quoted(value)}: a schedule has at most "
-                f"{MAX_NOISE_LEVELS} noise levels; get the checkpoint again."
+                f"{path}: {name} is {quoted(value)}: a schedule has at most {MAX_NOISE_LEVELS} noise levels; get the "
+                "checkpoint again."
             )
-    return layout
+    vet_schedule(config, path)
+    return config
 
 
-def vet_adapter(folder: Path) -> None:
+def vet_adapter(folder: Path, choice: WeightsChoice = ANY_WEIGHTS) -> None:
     """Check all that a motion adapter's files say before its weights are read.
 
     Raises:
         UserError: as `vet_checkpoint`.
     """
-    vet_network(folder, ADAPTER_STEM, (MOTION_ADAPTER,))
+    vet_network(folder, ADAPTER_STEM, (MOTION_ADAPTER,), choice)
+    if (folder / SCHEDULER_FILE).exists():
+        read_scheduler(folder / SCHEDULER_FILE)
 
 
-def vet_network(folder: Path, stem: str, classes: Sequence[str]) -> dict[str, Any]:
+def vet_network(folder: Path, stem: str, classes: Sequence[str], choice: WeightsChoice = ANY_WEIGHTS) -> dict[str, Any]:
     """Check a network's configuration against its weights' headers.
 
     Args:
         folder: holds both.
         stem: name of the weights' file before ".safetensors".
         classes: that the configuration may name.
+        choice: of its sets of weights.
 
     Returns:
         The configuration.
@@ -127,7 +235,7 @@ def vet_network(folder: Path, stem: str, classes: Sequence[str]) -> dict[str, An
     for name in CODE_FILES:
         if (folder / name).exists():
             raise UserError(f"{folder}/{name} belongs to another kind of checkpoint: merge it into the weights.")
-    check_depth(config, tensor_shapes(weight_files(folder, stem)), path)
+    check_depth(config, tensor_shapes(weight_files(folder, stem, chosen_variant(folder, stem, choice))), path)
     return config
 
 
@@ -155,13 +263,17 @@ def check_depth(config: Mapping[str, Any], names: Iterable[str], path: Path) -> 
             )
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, infinite: bool = False) -> dict[str, Any]:
     """A file that holds one JSON object, in which nothing names code.
+
+    Args:
+        path: its file.
+        infinite: let it hold infinite numbers.
 
     Raises:
         UserError: if it cannot be read, holds something else, or names code.
     """
-    values = read_object(path)
+    values = read_object(path, infinite=infinite)
     for name, value in _items(values):
         if name in CODE or "attn_implementation" in name or (isinstance(value, str) and value.endswith(".py")):
             raise UserError(
@@ -171,14 +283,18 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, *, infinite: bool = False) -> dict[str, Any]:
     """A file that holds one JSON object.
+
+    Args:
+        path: its file.
+        infinite: let it hold infinite numbers.
 
     Raises:
         UserError: if it cannot be read, or holds something else.
     """
     try:
-        values = read_json(path)
+        values = read_json(path, infinite=infinite)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): restore it.") from error
     except ValueError as error:
@@ -188,13 +304,21 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def weight_files(folder: Path, stem: str) -> list[Path]:
+def weight_files(folder: Path, stem: str, variant: str | None = None) -> list[Path]:
     """The safetensors files of a network, one or those that an index lists; links to files are followed.
+
+    Args:
+        folder: the network's.
+        stem: name of the files before what tells them apart.
+        variant: the one to read; None is the set without a variant.
 
     Raises:
         UserError: if there is none, one is no regular file, or the index leads elsewhere.
     """
-    index, whole = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+    dotted = f".{variant}" if variant else ""
+    index, whole = folder / f"{stem}.safetensors.index{dotted}.json", folder / f"{stem}{dotted}.safetensors"
+    if not whole.exists() and not index.exists() and (original := original_file(folder)):
+        whole = original
     files = [whole] if whole.exists() or not index.exists() else []
     if index.exists():
         named = read_object(index).get("weight_map")
@@ -208,12 +332,26 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
         files += sorted({folder / str(name) for name in names})
     for file in files:
         if not file.is_file():
-            raise UserError(
-                f"{folder.parent} has no safetensors weights in {folder.name}/ ({file.name} is missing or no regular "
-                "file); other formats can run code and are not read. Save it again with "
-                "save_pretrained(..., safe_serialization=True)."
-            )
+            raise _not_there(file, indexed=index.exists())
     return files
+
+
+def _not_there(file: Path, *, indexed: bool) -> UserError:
+    """Why a file of weights cannot be read."""
+    folder = file.parent
+    if indexed:
+        return UserError(f"{file} is missing or no regular file, and the index beside it names it: get it again.")
+    others = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:3])
+    if others:
+        return UserError(
+            f"{folder} has no {file.name} but {shortened(others, 200)}, names that diffusers does not read: give the "
+            "file the first name, or save the checkpoint again with save_pretrained."
+        )
+    return UserError(
+        f"{folder.parent} has no safetensors weights in {folder.name}/ ({file.name} is missing or no regular "
+        "file); other formats can run code and are not read. Save it again with "
+        "save_pretrained(..., safe_serialization=True), or make it safe with `fatezero convert`."
+    )
 
 
 def tensor_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
@@ -230,16 +368,31 @@ def tensor_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
                 for name in names:
                     tensor = opened.get_slice(name)
                     shapes[name] = tuple(tensor.get_shape())
-                    if not tensor.get_dtype().startswith(("F", "BF")) and not name.endswith("position_ids"):
+                    if not (tensor.get_dtype().startswith(("F", "BF")) or is_no_weight(name, shapes[name])):
                         raise UserError(
                             f"{file}: {quoted(name)} holds {tensor.get_dtype()}, not floating-point numbers: "
                             "quantised weights are not read."
                         )
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"{file} does not read as safetensors ({shortened(str(error), 200)}): get it again."
+                f"{file} does not read as safetensors ({shortened(str(error), 200)}): {_way_in(file)}."
             ) from error
     return shapes
+
+
+def is_no_weight(name: str, shape: Sequence[int]) -> bool:
+    """Whether whole numbers of this name and shape stand beside weights: places, marks and counters."""
+    return prod(shape) <= 1 or name.endswith(NOT_WEIGHTS)
+
+
+def _way_in(file: Path) -> str:
+    """What to do with a file that is named *.safetensors and is something else, by its first bytes."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(max(map(len, FIRST_BYTES)))
+    except OSError:
+        return "make it readable, or get it again"
+    return next((mend for first, mend in FIRST_BYTES.items() if start.startswith(first)), "get it again")
 
 
 def whole_numbers(value: Any) -> Iterator[int]:
@@ -253,20 +406,49 @@ def whole_numbers(value: Any) -> Iterator[int]:
 
 def _read_layout(path: Path) -> Layout:
     index = read_config(path)
-    _check_class(index.get("_class_name"), PIPELINES, path, needed=True)
+    pipeline = index.get("_class_name")
+    _refuse_other_models(index, path)
+    _check_class(pipeline, tuple(FAMILY_OF), path, needed=True)
+    parts = FAMILY_OF[str(pipeline)].parts
+    scheduler = index.get("scheduler")
+    if isinstance(scheduler, list):
+        check_no_flow({"_class_name": scheduler[-1] if scheduler else None}, path)
     for part, named in index.items():
-        if part in PARTS or part in LEFT_ASIDE or isinstance(named, list | dict):
-            _check_part(part, named, path)
-    missing = PARTS.keys() - index.keys()
+        if part in parts or part in LEFT_ASIDE or isinstance(named, list | dict):
+            _check_part(part, named, parts, path)
+    missing = parts.keys() - index.keys()
     if missing:
         raise UserError(f"{path} names no {min(missing)}: give a folder in diffusers' Stable Diffusion layout.")
-    return Layout(index["_class_name"], {part: index[part][1] for part in PARTS})
+    zeros = index.get("force_zeros_for_empty_prompt", True)
+    if not isinstance(zeros, bool):
+        raise UserError(f"{path}: force_zeros_for_empty_prompt is {quoted(zeros)}: it is true or false.")
+    return Layout(str(pipeline), {part: index[part][1] for part in parts}, zeros)
 
 
-def _check_part(part: str, named: Any, path: Path) -> None:
+def _refuse_other_models(index: Mapping[str, Any], path: Path) -> None:
+    """Say of models that people have, and that FateZero does not edit with, what they are."""
+    named = index.get("transformer")
+    transformer = named[-1] if isinstance(named, list) and named else None
+    for name, starts in ((index.get("_class_name"), JOINT_ATTENTION), (transformer, JOINT_TRANSFORMERS)):
+        if isinstance(name, str) and name.startswith(starts):
+            raise UserError(
+                f"{path} is of the class {quoted(name)}, a transformer that joins text and image in one attention, "
+                "while FateZero edits by cross-attention of its own: give a Stable Diffusion 1.x, 2.x or SDXL "
+                "checkpoint."
+            )
+    if index.get("requires_aesthetics_score") is True or (
+        "text_encoder_2" in index and index.get("text_encoder") == [None, None]
+    ):
+        raise UserError(
+            f"{path} describes SDXL's refiner, which only finishes what the base model began and has one text encoder: "
+            "give the base model or a fine-tune of it."
+        )
+
+
+def _check_part(part: str, named: Any, parts: Mapping[str, tuple[str, tuple[str, ...]]], path: Path) -> None:
     if part in LEFT_ASIDE and named == [None, None]:
         return
-    library, classes = (PARTS | LEFT_ASIDE).get(part, ("", ()))
+    library, classes = {**parts, **LEFT_ASIDE}.get(part, ("", ()))
     if not isinstance(named, list) or len(named) != 2 or named[0] != library or named[1] not in classes:
         allowed = f"it is {library}'s {' or '.join(classes)}" if classes else "Stable Diffusion has no such part"
         raise UserError(f"{path}: {quoted(part)} is {quoted(named)}; {allowed}.")
@@ -276,8 +458,8 @@ def _check_class(name: Any, classes: Sequence[str], path: Path, *, needed: bool 
     if (name is None and not needed) or name in classes:
         return
     raise UserError(
-        f"{path} is of the class {quoted(name)}, which is not a Stable Diffusion 1.x or 2.x checkpoint's; known are "
-        f"{', '.join(classes)}."
+        f"{path} is of the class {quoted(name)}, which is not a Stable Diffusion 1.x, 2.x or SDXL checkpoint's; known "
+        f"are {', '.join(classes)}."
     )
 
 

@@ -18,7 +18,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from fatezero.attention.temporal import inflate
-from fatezero.config import RuntimeConfig
+from fatezero.config import ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import find_checkpoint, native_size
 from fatezero.diffusion.recommendations import recommended_method
@@ -44,7 +44,7 @@ def weights_of(model: Path, part: str) -> Path:
 
 
 def load(model: Path) -> Backbone:
-    native_size(find_checkpoint(str(model)).folder)
+    native_size(find_checkpoint(ModelOptions(model=str(model))).folder)
     recommended_method(model)
     return Backbone.load(str(model), QUIET)
 
@@ -54,7 +54,7 @@ def load(model: Path) -> Backbone:
     [
         ("model_index.json", {"_class_name": ["evil", "EvilPipe"]}, "of the class"),
         ("model_index.json", {"_class_name": "evil.EvilPipe"}, "of the class"),
-        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "of the class"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "names no text_encoder_2"),
         ("model_index.json", {"unet": ["evil", "UNet2DConditionModel"]}, "'unet'"),
         ("model_index.json", {"vae": ["diffusers", "os.system"]}, "'vae'"),
         ("model_index.json", {"controlnet": ["diffusers", "ControlNetModel"]}, "'controlnet'"),
@@ -74,7 +74,7 @@ def load(model: Path) -> Backbone:
 def test_foreign_classes_are_refused(model: Path, file: str, values: dict[str, Any], sentence: str) -> None:
     change(model / file, **values)
     with pytest.raises(UserError, match=sentence):
-        find_checkpoint(str(model))
+        find_checkpoint(ModelOptions(model=str(model)))
 
 
 def _without_one(tensors: dict[str, torch.Tensor], name: str) -> None:
@@ -247,7 +247,7 @@ def test_motion_adapters_are_whole(
     damage(tensors, name)
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
-        Backbone.load(str(golden_folder / "model"), QUIET, str(tmp_path))
+        Backbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_configurations_of_motion_adapters(golden_folder: Path, tmp_path: Path, 
     MotionAdapter(**shape).save_pretrained(tmp_path)
     change(tmp_path / "config.json", **values)
     with pytest.raises(UserError):
-        Backbone.load(str(golden_folder / "model"), QUIET, str(tmp_path))
+        Backbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
 
 
 @pytest.mark.parametrize("rank", ["x", 0, -1, True, 1.5, [4], None])

@@ -1,0 +1,56 @@
+"""One frame sampled by this project and by diffusers' own pipeline, from the same noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
+from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.ddim import schedule
+from fatezero.diffusion.denoiser import video_denoiser
+from fatezero.edit_plan import plan_edit
+from fatezero.editing import denoise
+
+STEPS, GUIDANCE = 2, 3.0
+
+
+def noise() -> Tensor:
+    return torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def loaded(model: Path, **networks: Any) -> Backbone:
+    options = ModelOptions(model=str(model), **networks)
+    return Backbone.load(options, RuntimeConfig(device="cpu", dtype="float32"))
+
+
+def sampled_here(backbone: Backbone, prompt: str, negative: str = "") -> Tensor:
+    """Latents 1,C,h,w."""
+    method = MethodConfig(
+        steps=STEPS, guidance_scale=GUIDANCE, key_frames=(), norm_scope="frame", fusion=None, blending=None,
+        sdedit_strength=1.0, negative_prompt=negative,
+    )  # fmt: skip
+    plan = plan_edit(backbone, method, schedule(backbone.scheduler_config, STEPS), "", prompt)
+    with torch.no_grad(), video_denoiser(backbone, method, 1, None, None) as denoiser:
+        return denoise(denoiser, plan, noise())
+
+
+def diffusers_pipeline(model: Path) -> Any:
+    from diffusers import DDIMScheduler, StableDiffusionPipeline  # noqa: PLC0415
+
+    pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def sampled_by_diffusers(pipe: Any, prompt: str, negative: str = "", **how: Any) -> Tensor:
+    """Latents 1,C,h,w."""
+    made: Tensor = pipe(
+        prompt, negative_prompt=negative, latents=noise(), num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+        output_type="latent", **how,
+    ).images  # fmt: skip
+    return made
