@@ -322,18 +322,22 @@ class Reference:
         return torch.stack([before, before | after])
 
     def _mask(self, maps: Maps, tokens: list[int], size: tuple[int, int]) -> Tensor:
-        """Bool F,rows,columns of the five layers at a quarter of the latent's size."""
+        """Bool F,rows,columns of the layers at a quarter of the latent's size."""
         assert self.p2p is not None
-        crosses = {
-            side: [n for n in self.layers if n in maps and n.startswith(side) and n.endswith("attn2")] for side in SIDE
-        }
-        chosen = [maps[name][..., tokens].sum(-1) for name in crosses["down"][2:4] + crosses["up"][:3]]
+        chosen = [maps[name][..., tokens].sum(-1) for name in self._mask_layers(maps)]
         heads_FHQ = torch.cat(chosen, dim=1)
         side = int(heads_FHQ.shape[-1] ** 0.5)
         soft = max_pool2d(heads_FHQ.mean(1).unflatten(1, (side, side))[:, None], 3, stride=1, padding=1)
         soft = interpolate(soft, size=size, mode="nearest")[:, 0]
         mask: Tensor = soft / soft.amax((1, 2), keepdim=True) > self.p2p["blend_th"][0]
         return mask
+
+    def _mask_layers(self, maps: Maps) -> list[str]:
+        """Stable Diffusion's five layers at a quarter of the latent's size."""
+        crosses = {
+            side: [n for n in self.layers if n in maps and n.startswith(side) and n.endswith("attn2")] for side in SIDE
+        }
+        return crosses["down"][2:4] + crosses["up"][:3]
 
     # Network
 

@@ -189,15 +189,15 @@ def bring_back_bugs(case: GoldenCase, monkeypatch: pytest.MonkeyPatch) -> bool:
     return shifted or noisier
 
 
-def _shifted_replacement_map(source: Prompt, target: Prompt, context: int) -> WordMap:
+def _shifted_replacement_map(source: Prompt, target: Prompt) -> WordMap:
     """After the last changed word the original matches columns by the target's index alone."""
-    right = RIGHT_REPLACEMENT_MAP(source, target, context)
+    right = RIGHT_REPLACEMENT_MAP(source, target)
     changed = [t for (a, _), (b, t) in zip(source.words, target.words, strict=True) if a != b]
     behind = changed[-1][-1] + 1
     from_source = right.from_source.clone()
     from_source[:, behind:] = 0
-    from_source[range(behind, context), range(behind, context)] = 1
-    return WordMap(from_source, torch.zeros(context, dtype=torch.float64))
+    from_source[range(behind, target.places), range(behind, target.places)] = 1
+    return WordMap(from_source, torch.zeros(target.places, dtype=torch.float64))
 
 
 def _noisier_latents(self: SourceStep) -> Tensor:
