@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from fatezero.config import ModelOptions
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
 from fatezero.system.terminal import say
@@ -15,12 +17,29 @@ GB = 1e9
 Finding = tuple[bool, str]  # whether it works, one line
 
 
-def doctor() -> int:
-    """Say what works and what does not.
+def doctor(model: str | None = None, networks: ModelOptions = ModelOptions()) -> int:  # noqa: B008  (frozen)
+    """Say what works and what does not, on this machine or in a checkpoint, whose weights are not read.
+
+    Args:
+        model: a checkpoint, as for `fatezero edit --model`; the machine is looked at where none is named.
+        networks: what is loaded with it.
 
     Returns:
-        0 if the default can run.
+        0 if the default, or the checkpoint, can run.
+
+    Raises:
+        UserError: for options of no checkpoint.
     """
+    if model is not None:
+        from fatezero.diffusion.description import describe
+
+        return 0 if _print_findings("checkpoint", describe(replace(networks, model=model))) else 1
+    if networks != ModelOptions():
+        raise UserError("These options are of a checkpoint, and none is named: write fatezero doctor MODEL, then them.")
+    return _machine()
+
+
+def _machine() -> int:
     from fatezero_eval.options import PICTUREBOOK_CLIP, ScoringOptions
     from fatezero_eval.scoring.checks import runnable_metrics
 
