@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
 from tempfile import NamedTemporaryFile
 
 from fatezero import __version__
 from fatezero.commands.parsing import Verb, call, chosen, gathered, parameters_of, parse, parser_of
-from fatezero.config import MethodConfig
+from fatezero.config import MethodConfig, ModelOptions
 from fatezero.errors import UnforeseenError, UserError, as_failure
 from fatezero.system.stopping import Stopped, stopping_on_signals
 from fatezero.system.terminal import any_locale, complain, say
@@ -20,7 +21,7 @@ VERBS: Mapping[str, Verb] = {
     "edit": Verb("edit a clip, or all clips of a manifest", f"{COMMANDS}.edit:edit"),
     "invert": Verb("invert clips ahead of their edits", f"{COMMANDS}.invert:invert"),
     "tune": Verb("tune a checkpoint on one clip, for shape edits", f"{COMMANDS}.tune:tune"),
-    "convert": Verb("make a checkpoint of a published Tune-A-Video one", f"{COMMANDS}.convert:convert"),
+    "convert": Verb("make what loads of pickles, or of a published Tune-A-Video", f"{COMMANDS}.convert:convert"),
     "ablate": Verb("compare variants of the method", f"{COMMANDS}.ablate:ablate"),
     "evaluate": Verb("score a run, or anyone's videos", f"{COMMANDS}.evaluate:evaluate"),
     "leaderboard": Verb("join scored runs into tables", f"{COMMANDS}.leaderboard:leaderboard"),
@@ -45,7 +46,7 @@ VERBS: Mapping[str, Verb] = {
         },
     ),
     "bench": Verb("time and memory against the bare network", f"{COMMANDS}.bench:bench"),
-    "doctor": Verb("what can run on this machine, and why not", f"{COMMANDS}.doctor:doctor"),
+    "doctor": Verb("what can run on this machine, or what a checkpoint is", f"{COMMANDS}.doctor:doctor"),
 }
 
 
@@ -94,7 +95,8 @@ def _recommended(verb: Verb, words: list[str]) -> MethodConfig:
     from fatezero.diffusion.recommendations import recommended_method  # noqa: PLC0415
 
     options = parse(parser_of({asked[0]: verb}, asked, MethodConfig()), asked)[asked[0]]
-    checkpoint = find_checkpoint(example_of(options.model), options.motion_adapter)
+    networks = ModelOptions(**{field.name: options[field.name] for field in fields(ModelOptions)})
+    checkpoint = find_checkpoint(replace(networks, model=example_of(networks.model)))
     return recommended_method(checkpoint.folder, checkpoint.adapter)
 
 

@@ -18,6 +18,7 @@ from fatezero.system.terminal import quoted
 
 StepWindow = tuple[float, float]  # [start, end) as fractions of the denoising steps
 KeyFrame = int | Literal["self", "first", "middle", "last"]
+ScheduleOwner = Literal["checkpoint", "adapter"]  # whose noise levels
 
 ANCHORS = ("first", "middle", "last")
 
@@ -28,6 +29,8 @@ MAX_DOWNSAMPLING = 1024
 MAX_WIDTH = 1_000_000  # channels of a layer
 MAX_FRAMES = 1_000_000  # in one call, or away from a key frame
 MAX_FACTOR = 1000.0  # of a word's attention
+MAX_LAYERS_SKIPPED = 100  # of a text encoder
+MAX_PROMPT_CONTEXTS = 16  # aligning prompts takes the square of their length
 MAX_GB = 1e6
 MAX_THREADS = max(1024, 4 * (os.cpu_count() or 1))  # far more end the process
 
@@ -100,7 +103,7 @@ class BlendingConfig:
         latent_window: steps after which latents outside the mask are put back to the source's; None never.
         latent_words: whose words make the mask of latents: the source's alone, or the source's or the target's.
         mask_downsampling: masks come from the cross-attention at this downsampling of the latent. 4 is the
-            original's choice (16 x 16 maps at 512 x 512).
+            original's choice (16 x 16 maps at 512 x 512); SDXL has cross-attention at 2 and 4.
     """
 
     threshold: float = 0.3
@@ -132,6 +135,11 @@ class MethodConfig:
         blending: masks from the edited words; None never blends.
         sdedit_strength: start from the source noised to this share of the schedule in place of its inversion
             (SDEdit, Meng et al. 2022); needs fusion and blending off.
+        negative_prompt: text of the unconditional branch: what guidance leads away from.
+        prompt_weights: read (word:1.2) in the target prompt as fusion.reweight of the word; otherwise it is text.
+        prompt_contexts: contexts of the text encoder (75 tokens each) that a prompt may fill. Source, target and
+            negative prompt are all read in so many, one by one, and the UNet attends to them side by side; a longer
+            prompt is refused.
     """
 
     steps: int = 50
@@ -143,10 +151,19 @@ class MethodConfig:
     fusion: FusionConfig | None = FusionConfig()
     blending: BlendingConfig | None = BlendingConfig()
     sdedit_strength: float | None = None
+    negative_prompt: str = ""
+    prompt_weights: bool = False
+    prompt_contexts: int = 1
 
     def __post_init__(self) -> None:
         check_number("steps", self.steps, 1, MAX_STEPS)
         check_number("guidance_scale (1 is no guidance, more is stronger)", self.guidance_scale, 1, MAX_GUIDANCE)
+        if self.negative_prompt and self.guidance_scale == 1:
+            raise UserError(
+                f"negative_prompt is {quoted(self.negative_prompt)}, but guidance_scale 1 leaves the unconditional "
+                "branch out: raise guidance_scale, or give no negative_prompt."
+            )
+        check_number("prompt_contexts", self.prompt_contexts, 1, MAX_PROMPT_CONTEXTS)
         check_number("key_frames_min_width", self.key_frames_min_width, 0, MAX_WIDTH)
         for frame in self.key_frames:
             if not isinstance(frame, str):
@@ -161,13 +178,55 @@ class MethodConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which networks edit.
+
+    Attributes:
+        model: a folder in diffusers' Stable Diffusion or SDXL layout (tuned or not), a single *.safetensors file of
+            Stable Diffusion 1.x, 2.x or SDXL, a hub id, perhaps with the path of a file behind it, a file's address on
+            the hub, or "picturebook"; "{clip}" in it is the name of each clip without its suffix: one model for each.
+        motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a *.safetensors
+            file of AnimateDiff, a hub id or file, or "picturebook-motion".
+        weights_variant: the set of weights to read where a network has several, such as "fp16"; None takes the one that
+            fits the dtype.
+        prediction_type: what the UNet of a single file predicts, where the file does not say it.
+        vae: an autoencoder in place of the model's own: a folder in diffusers' layout, a *.safetensors file, a hub id
+            or file.
+        lora: LoRA files that are added to the weights, each with its scale as FILE:0.7 (1 without one): safetensors of
+            diffusers or kohya, or a folder that PEFT has saved.
+        embedding: textual inversions (safetensors), each with the word that stands for it as FILE=<word>; without one
+            it is the file's own, or the file's name. For SDXL a file with the vectors of both text encoders.
+        clip_skip: layers of the text encoder that are left out at its end; 1 takes the last but one. As in diffusers,
+            the unconditional branch keeps them all.
+        schedule: whose noise levels are used: the "checkpoint"'s, or those that the motion "adapter" was trained with
+            (what scheduler/scheduler_config.json in its folder states, else AnimateDiff's linear betas); by default
+            the adapter's where there is one.
+    """
+
+    model: str = "picturebook"
+    motion_adapter: str | None = None
+    weights_variant: str | None = None
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    vae: str | None = None
+    lora: tuple[str, ...] = ()
+    embedding: tuple[str, ...] = ()
+    clip_skip: int = 0
+    schedule: ScheduleOwner | None = None
+
+    def __post_init__(self) -> None:
+        check_number("clip_skip", self.clip_skip, 0, MAX_LAYERS_SKIPPED)
+        if self.schedule == "adapter" and self.motion_adapter is None:
+            raise UserError("schedule is 'adapter', and there is no motion adapter: give --motion-adapter too.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
     """What may change time and memory, never the result beyond rounding: equal values give equal bytes.
 
     Attributes:
         device: where the networks run; "auto" takes CUDA, then MPS, then the CPU.
         dtype: number format of the networks; "auto" is float16 on CUDA and float32 elsewhere. Latents keep at least
-            float32.
+            float32, as does SDXL's autoencoder where its configuration says that it overflows in float16.
         backend: where the source's attention comes from while editing: "recompute" runs the source again beside
             the edit, "qk" keeps its queries and keys, "maps" keeps the maps as the original does; "auto" is "qk"
             where it fits the budget, otherwise "recompute".

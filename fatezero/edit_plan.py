@@ -12,6 +12,7 @@ from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import Step
 from fatezero.errors import UserError
 from fatezero.source_attention.needs import Needs
+from fatezero.system.terminal import quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,11 @@ class EditPlan:
 
     Attributes:
         steps: noisy to clean.
-        guidance_scale: scale of classifier-free guidance.
+        guidance_scale: how strongly the prompt guides; 1 is no guidance.
+        unconditional: whether the branch without a prompt runs beside the prompt's (classifier-free guidance); a UNet
+            that is told the scale does without.
         target_prompt: the prompt of the edit.
+        negative_prompt: text of the unconditional branch.
         fused_sites: names of the layers whose attention is fused.
         blending: how masks are made; None where nothing is blended.
         source_tokens: positions of the edited words in the source prompt.
@@ -63,7 +67,9 @@ class EditPlan:
 
     steps: tuple[PlannedStep, ...]
     guidance_scale: float
+    unconditional: bool
     target_prompt: Prompt
+    negative_prompt: str = ""
     fused_sites: frozenset[str] = frozenset()
     blending: BlendingConfig | None = None
     source_tokens: tuple[int, ...] = ()
@@ -104,14 +110,17 @@ def plan_edit(
         target_words: words of the target prompt, needed where latents are blended by both.
 
     Raises:
-        UserError: for words that are not in their prompt, or prompts that the word map cannot align.
+        UserError: for words that are not in their prompt, prompts that the word map cannot align, and a negative prompt
+            where no branch is told it.
     """
-    source, target = backbone.read_prompt(source_prompt), backbone.read_prompt(target_prompt)
+    _check_negative_prompt(backbone, method)
+    contexts = method.prompt_contexts
+    source, target = backbone.read_prompt(source_prompt, contexts), backbone.read_prompt(target_prompt, contexts)
     # A word that is not in its prompt is a mistake, whether or not it is used.
     source_tokens, target_tokens = _tokens_of(source, edited_words), _tokens_of(target, target_words)
     fusion, blending, count = method.fusion, method.blending if edited_words else None, len(schedule)
     self_steps = active_steps(fusion.self_window, count) if fusion else range(0)
-    mixes = cross_mixes(fusion, source, target, backbone.context, count) if fusion else (None,) * count
+    mixes = cross_mixes(fusion, source, target, count) if fusion else (None,) * count
     latent_steps = active_steps(blending.latent_window, count) if blending else range(0)
     if blending and latent_steps and blending.latent_words == "both" and not target_tokens:
         raise UserError(
@@ -133,12 +142,22 @@ def plan_edit(
     return EditPlan(
         steps=steps,
         guidance_scale=method.guidance_scale,
+        unconditional=method.guidance_scale != 1 and not backbone.embeds_guidance,
         target_prompt=target,
+        negative_prompt=backbone.read_prompt(method.negative_prompt, contexts).text,
         fused_sites=fused_sites(backbone, fusion) if fusion else frozenset(),
         blending=blending,
         source_tokens=source_tokens,
         target_tokens=target_tokens,
     )
+
+
+def _check_negative_prompt(backbone: Backbone, method: MethodConfig) -> None:
+    if method.negative_prompt and backbone.embeds_guidance:
+        raise UserError(
+            f"negative_prompt is {quoted(method.negative_prompt)}, but {backbone.name} was distilled with its guidance "
+            "and runs no unconditional branch: give no negative_prompt."
+        )
 
 
 def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:

@@ -17,7 +17,7 @@ from fatezero.attention.processor import CallFusion
 from fatezero.attention.recorders import Recorder
 from fatezero.blending.blend import blend_latents
 from fatezero.blending.mask import WordMask, word_attention
-from fatezero.diffusion.ddim import move, predicted_noise
+from fatezero.diffusion.ddim import move
 from fatezero.diffusion.denoiser import Branch, Branches, Denoiser, Output
 from fatezero.diffusion.inversion import CrossMapWatcher, SourceStep, Trajectory
 from fatezero.edit_plan import EditPlan, PlannedStep
@@ -61,7 +61,8 @@ def edit(denoiser: Denoiser, plan: EditPlan, trajectory: Trajectory, on_step: On
         UserError: if the inversion kept less of the source's attention than the plan fuses.
     """
     _check_kept(plan, trajectory)
-    texts, source_text = _Texts(denoiser, plan), denoiser.backbone.embed(trajectory.prompt)
+    texts = _Texts(denoiser, plan)
+    source_text = denoiser.backbone.embed(trajectory.prompt, denoiser.prompt_contexts)
     z = trajectory.latents[-1]
     target_words = _TargetWords(denoiser, plan, z) if plan.blends_by_target_words else None
     for step in plan.steps:
@@ -102,8 +103,7 @@ def denoise(denoiser: Denoiser, plan: EditPlan, noisy: Tensor, on_step: OnStep =
 def _moved(output: Output, z: Tensor, step: PlannedStep, plan: EditPlan, denoiser: Denoiser) -> Tensor:
     """Latents F,C,h,w after the step's DDIM move under classifier-free guidance."""
     guided = output.guided(plan.guidance_scale)
-    noise = predicted_noise(guided, z, step.ddim.alpha_noisy, denoiser.backbone.prediction_type)
-    return move(z, noise, step.ddim.alpha_noisy, step.ddim.alpha_clean)
+    return move(z, guided, step.ddim.alpha_noisy, step.ddim.alpha_clean, denoiser.backbone.prediction_type)
 
 
 def _fusion(
@@ -125,17 +125,18 @@ def _fusion(
 
 
 class _Texts:
-    """Embeddings of the target prompt and, under guidance, of the empty one: what each step's branches are made of."""
+    """What the UNet is told of the target prompt and, under guidance, of the negative one: each step's branches."""
 
     def __init__(self, denoiser: Denoiser, plan: EditPlan) -> None:
-        backbone = denoiser.backbone
-        self._target = backbone.embed(plan.target_prompt.text)
-        self._empty = backbone.embed("") if plan.guidance_scale != 1 else None
+        backbone, contexts = denoiser.backbone, denoiser.prompt_contexts
+        self._target = backbone.embed(plan.target_prompt.text, contexts)
+        self._guidance = plan.guidance_scale
+        self._negative = backbone.embed_negative(plan.negative_prompt, contexts) if plan.unconditional else None
 
     def branches(self, z: Tensor, source: Branch | None = None) -> Branches:
         """The batch for latents F,C,h,w, with the source's branch where it is run again."""
-        unconditional = Branch(z, self._empty) if self._empty is not None else None
-        return Branches(conditional=Branch(z, self._target), unconditional=unconditional, source=source)
+        unconditional = Branch(z, self._negative) if self._negative is not None else None
+        return Branches(conditional=Branch(z, self._target, self._guidance), unconditional=unconditional, source=source)
 
 
 class _TargetWords:

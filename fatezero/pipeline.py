@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fatezero.blending.mask import MaskAverage, word_attention
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
 from fatezero.diffusion.checkpoint import pixels_per_latent
 from fatezero.diffusion.ddim import Step, move, schedule
@@ -28,14 +28,14 @@ from fatezero.diffusion.recommendations import recommended_method
 from fatezero.edit_plan import EditPlan, plan_edit
 from fatezero.editing import EditStep, denoise, edit
 from fatezero.errors import UserError
-from fatezero.results import EditResult, Inversion, Target, as_words
+from fatezero.results import EditResult, Inversion, Target, as_words, with_weights
 from fatezero.source_attention.backends import SourceAttention
 from fatezero.source_attention.budget import GB, BackendChoice, choose_backend
 from fatezero.source_attention.needs import Needs
 from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 
-INVERSION_VERSION = "1"  # raised when the same clip and settings are inverted to other latents
+INVERSION_VERSION = "2"  # raised when the same clip and settings are inverted to other latents
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 About = Mapping[str, str]  # everything that an inversion is made from
 Expected = Mapping[str, tuple[tuple[int, ...], torch.dtype]]  # shape and dtype of an inversion's tensors, by name
@@ -100,24 +100,26 @@ class FateZero:
     @classmethod
     def load(
         cls,
-        checkpoint: str = "picturebook",
+        networks: str | ModelOptions = "picturebook",
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = print,
         cache: KeptInversions | None = None,
-        motion_adapter: str | None = None,
         processes: int = 1,
     ) -> FateZero:
-        """Load a checkpoint, and a motion adapter for it, as `Backbone.load` takes them; the rest as for `FateZero`.
+        """Load a checkpoint and what is added to it, as `Backbone.load` does; the rest as for `FateZero`.
 
         Raises:
             UserError: if it cannot be loaded.
         """
-        return cls(Backbone.load(checkpoint, runtime, motion_adapter), runtime, report, cache, processes)
+        backbone = Backbone.load(networks, runtime)
+        for note in backbone.notes:
+            report(note)
+        return cls(backbone, runtime, report, cache, processes)
 
     @cached_property
     def method(self) -> MethodConfig:
         """The configuration recommended for the checkpoint; the original's where it recommends none."""
-        return recommended_method(self.backbone.folder, self.backbone.adapter)
+        return recommended_method(self.backbone.checkpoint.folder, self.backbone.checkpoint.adapter)
 
     def edit(
         self,
@@ -146,12 +148,13 @@ class FateZero:
         Raises:
             UserError: for frames, words or settings that do not fit.
         """
+        prompt, method = with_weights(target_prompt, self.method if method is None else method)
         target = Target(
-            prompt=target_prompt,
+            prompt=prompt,
             edited_words=as_words(edited_words, "edited_words"),
             target_words=as_words(target_words, "target_words"),
             seed=seed,
-            method=self.method if method is None else method,
+            method=method,
         )
         return self.edit_inverted(self.invert(frames, source_prompt, [target], progress), target, progress)
 
@@ -257,7 +260,7 @@ class FateZero:
         """Everything that an inversion is made from."""
         return {
             "version": INVERSION_VERSION,
-            "checkpoint": self.backbone.digest,
+            "checkpoint": self.backbone.checkpoint.digest,
             "networks": f"{self.backbone.dtype} on {self.backbone.device.type}",
             "frames": f"{frames.shape} {blake2b(np.ascontiguousarray(frames).data, digest_size=16).hexdigest()}",
             "prompt": prompt,
@@ -277,7 +280,7 @@ class FateZero:
             expected["latents"] = ((steps + 1, *clean), backbone.latent_dtype)
             for site in backbone.sites:
                 if site.kind == "cross" and site.downsampling == mask_downsampling:
-                    tokens = len(backbone.read_prompt(prompt).ids)
+                    tokens = len(backbone.read_prompt(prompt, method.prompt_contexts).ids)
                     expected["cross_maps"] = ((steps, length, *site.size(*size), tokens), backbone.latent_dtype)
         return expected
 
@@ -289,12 +292,12 @@ class FateZero:
         if target.basis != inversion.basis or unmasked or (plan.needs and inversion.choice is None):
             raise UserError(
                 "This edit needs another inversion: invert with its own steps, key frames, norm scope, posterior (and "
-                "its seed), mask layers, SDEdit strength and fusion."
+                "its seed), contexts of prompts, mask layers, SDEdit strength and fusion."
             )
         if target.method.blending and not target.edited_words:
             self._report("nothing is blended: no edited words were given")
         for prompt in (inversion.prompt, target.prompt):
-            for word in self.backbone.read_prompt(prompt).spelled:
+            for word in self.backbone.read_prompt(prompt, target.method.prompt_contexts).spelled:
                 self._report(f"{quoted(word)} is no word to this checkpoint, which reads it letter by letter")
         masks = MaskAverage(inversion.source_frames.shape[1:3])
         started = time.perf_counter()
@@ -351,7 +354,7 @@ class FateZero:
     def _attention(self, inversion: Inversion, target: Target) -> dict[str, npt.NDArray[np.float32]]:
         if inversion.trajectory is None or inversion.trajectory.cross_maps is None:
             return {}
-        prompt = self.backbone.read_prompt(inversion.prompt)
+        prompt = self.backbone.read_prompt(inversion.prompt, target.method.prompt_contexts)
         maps = inversion.trajectory.cross_maps.mean(0)
         seen = {word: word_attention(maps, prompt.tokens_of(word)) for word in target.edited_words}
         return {
@@ -374,7 +377,7 @@ def _shared_mask_downsampling(targets: Sequence[Target]) -> int | None:
     if any(target.basis != targets[0].basis for target in targets) or len(layers) > 1:
         raise UserError(
             "These edits cannot share an inversion: their steps, key frames, norm scope, posterior (or its seed), "
-            "mask layers or SDEdit strengths differ. Invert once for each."
+            "contexts of prompts, mask layers or SDEdit strengths differ. Invert once for each."
         )
     return next(iter(layers), None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from fatezero.attention.prompts import read_weights
 from fatezero.config import MethodConfig
 from fatezero.diffusion.inversion import Trajectory
 from fatezero.errors import UserError
@@ -28,6 +29,28 @@ def as_words(words: Sequence[str], name: str) -> tuple[str, ...]:
     if isinstance(words, str):
         raise UserError(f"{name} is the text {quoted(words)}: give words, such as ({quoted(words)},).")
     return tuple(words)
+
+
+def with_weights(prompt: str, method: MethodConfig) -> tuple[str, MethodConfig]:
+    """A target prompt without the weights in it, which `prompt_weights` asks to read, and the method with them.
+
+    Raises:
+        UserError: for brackets that are no weight, and weights that the method cannot give or has already.
+    """
+    if not method.prompt_weights:
+        return prompt, method
+    plain, weights = read_weights(prompt)
+    fusion = method.fusion
+    if weights and fusion is None:
+        raise UserError(
+            f"The prompt {quoted(prompt)} weighs words, which fusion does: turn fusion on, or take them out."
+        )
+    twice = weights.keys() & (fusion.reweight.keys() if fusion else ())
+    if twice:
+        raise UserError(f"{quoted(min(twice))} is weighed in the prompt and in fusion.reweight: do it in one place.")
+    if fusion is not None:
+        fusion = replace(fusion, reweight={**fusion.reweight, **weights})
+    return plain, replace(method, fusion=fusion, prompt_weights=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +89,7 @@ class Target:
             method.norm_scope,
             self.seed if method.posterior == "sample" else None,
             method.sdedit_strength,
+            method.prompt_contexts,
         )
 
     @property

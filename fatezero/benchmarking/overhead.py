@@ -17,9 +17,9 @@ from fatezero.attention.processor import Call
 from fatezero.attention.sites import Site
 from fatezero.benchmarking.bench_options import BenchOptions
 from fatezero.benchmarking.random_checkpoint import WIDTHS, random_motion, random_pipeline
-from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, choose_device, choose_dtype, join
-from fatezero.diffusion.checkpoint import pixels_per_latent
+from fatezero.config import FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
+from fatezero.diffusion.backbone import Backbone, choose_device, choose_dtype
+from fatezero.diffusion.checkpoint import Checkpoint, pixels_per_latent
 from fatezero.diffusion.ddim import schedule
 from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import invert
@@ -58,7 +58,7 @@ def _backbone(options: BenchOptions, runtime: RuntimeConfig) -> Backbone:
         return Backbone.load(options.model, runtime)
     device = choose_device(runtime.device)
     pipe = random_pipeline(options.model, choose_dtype(runtime.dtype, device))  # type: ignore[arg-type]
-    return Backbone.of_pipeline(pipe, Path(), options.model, device)
+    return Backbone.of_pipeline(pipe, Checkpoint(ModelOptions(model=options.model), Path()), device)
 
 
 def _print_times(options: BenchOptions, backbone: Backbone) -> None:
@@ -128,10 +128,10 @@ def _time_bare(backbone: Backbone, method: MethodConfig, clean: torch.Tensor, ba
         )
         sources = [step.fuses and backend == "recompute" for step in plan.steps]
         branches = [1] * len(steps) + [3 if source else 2 for source in sources]
-        batches = {n: (torch.cat([clean] * n), join([text] * n, len(clean))) for n in set(branches)}
+        batches = {n: torch.cat([clean] * n) for n in set(branches)}
         started = _now(backbone)
         for n, step in zip(branches, (*steps, *reversed(steps)), strict=True):
-            backbone.predict(batches[n][0], step.timestep, batches[n][1], len(clean))
+            backbone.predict(batches[n], step.timestep, [text] * n, len(clean))
         return _now(backbone) - started
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fatezero.benchmarking.bench_options import BenchOptions
+from fatezero.config import ModelOptions
 from fatezero.data.layout import result_records
 from fatezero.data.manifest import read_manifest
 from fatezero.diffusion.checkpoint import find_checkpoint, native_size, sized
@@ -80,14 +81,14 @@ def _print_processes(place: Path, manifest: Path, options: BenchOptions) -> None
 def _forecast(manifest: Path, run: Path, options: BenchOptions) -> RunForecast:
     """What `_edit` with one process will take."""
     torch.set_num_threads(1)
-    checkpoint = find_checkpoint("picturebook")
+    checkpoint = find_checkpoint(ModelOptions())
     native, unit = native_size(checkpoint.folder)
     requests = [
         replace(request, clip=sized(request.clip, native, unit)) for request in read_manifest(manifest).requests
     ]
     method = replace(recommended_method(checkpoint.folder), steps=options.steps)
     jobs = make_jobs(requests, {"default": method}, run, lambda _: checkpoint)
-    return forecast_run(Forecaster(lambda found: FateZero.load(found.name)), share_inversions(jobs), workers=1)
+    return forecast_run(Forecaster(lambda found: FateZero.load(found.networks)), share_inversions(jobs), workers=1)
 
 
 def _print_cache(place: Path, manifest: Path, options: BenchOptions) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.errors import Made, UserError, attempt
 from fatezero.shipped import judge_location
 from fatezero.system.terminal import complain, say
@@ -44,8 +44,6 @@ class AblationOptions:
     """What to compare, on what.
 
     Attributes:
-        model: as for `fatezero edit`.
-        motion_adapter: as for `fatezero edit`.
         manifest: the edits; by default ten small ones that the project makes itself.
         root: folder that the manifest's clip paths start from.
         categories: take edits of these categories alone; all by default.
@@ -65,8 +63,6 @@ class AblationOptions:
         logger: also write each variant's numbers for TensorBoard or as CSV, by Lightning's loggers.
     """
 
-    model: str = "picturebook"
-    motion_adapter: str | None = None
     manifest: str | None = None
     root: str | None = None
     categories: tuple[str, ...] = ()
@@ -94,11 +90,14 @@ class AblationOptions:
             )
 
 
-def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+def ablate(
+    options: AblationOptions, networks: ModelOptions, base: MethodConfig, runtime: RuntimeConfig, work: WorkOptions
+) -> int:
     """Compare variants of a method; whatever is there already is kept.
 
     Args:
         options: what to compare.
+        networks: which networks edit.
         base: the configuration that variants start from.
         runtime: how the networks run.
         work: how it is shared out.
@@ -120,13 +119,13 @@ def ablate(options: AblationOptions, base: MethodConfig, runtime: RuntimeConfig,
     )
     load_scorer(scoring)  # what cannot be scored is told before anything is edited
     with _manifest(options, dry_run=work.dry_run) as manifest:
-        jobs, unfit = _jobs(options, manifest, variants)
+        jobs, unfit = _jobs(options, networks, manifest, variants)
         say(describe_plan(variants, jobs))
         if work.dry_run:
-            return perform(jobs, unfit, options.model, runtime, work, redo=options.redo)
+            return perform(jobs, unfit, networks.model, runtime, work, redo=options.redo)
         if is_first_process():
             record(options.out, options.reference, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
-        edited = perform(jobs, unfit, options.model, runtime, work, redo=options.redo)
+        edited = perform(jobs, unfit, networks.model, runtime, work, redo=options.redo)
         return (
             max(edited, _conclude(options, replace(scoring, manifest=manifest, root=options.root)))
             if is_first_process()
@@ -149,7 +148,7 @@ def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[Path]:
 
 
 def _jobs(
-    options: AblationOptions, manifest: Path, variants: Mapping[str, Variant]
+    options: AblationOptions, networks: ModelOptions, manifest: Path, variants: Mapping[str, Variant]
 ) -> tuple[list[EditJob], dict[str, UserError]]:
     """Every edit under every variant; and by request id why it cannot be edited.
 
@@ -164,7 +163,7 @@ def _jobs(
     known = read_manifest(manifest, options.root)
     edits = choose_edits(known, options.categories, options.edits, options.frames)
     _check_truths(known, edits)
-    checkpoint = checkpoints(options.model, options.motion_adapter)
+    checkpoint = checkpoints(networks)
     requests, unfit = vetted(edits, checkpoint, [variant.method for variant in variants.values()])
     jobs = [
         job

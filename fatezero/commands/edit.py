@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.timecode import check_count_or_time
 from fatezero.errors import UserError
 from fatezero.system.terminal import say
@@ -23,9 +23,6 @@ class EditOptions(FrameSelection):
     """What to edit, and where the results go.
 
     Attributes:
-        model: a folder in diffusers' Stable Diffusion layout (tuned or not), a hub id, or "picturebook".
-        motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a hub id, or
-            "picturebook-motion".
         clip: a video file or a folder of images, here or in an object store. Without clip, source, target and
             manifest, a shipped clip is edited.
         source: prompt that describes the clip.
@@ -42,8 +39,6 @@ class EditOptions(FrameSelection):
         redo: replace results that were made with other settings.
     """
 
-    model: str = "picturebook"
-    motion_adapter: str | None = None
     clip: str | None = None
     source: str | None = None
     target: str | None = None
@@ -65,7 +60,9 @@ class EditOptions(FrameSelection):
             check_count_or_time("--frames", self.frames)
 
 
-def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+def edit(
+    options: EditOptions, networks: ModelOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions
+) -> int:
     """Edit what the options name and write the results; what is there already is kept.
 
     Returns:
@@ -86,10 +83,10 @@ def edit(options: EditOptions, method: MethodConfig, runtime: RuntimeConfig, wor
     run = remote.folder if remote else Path(options.out)
     if remote:
         remote.fetch_state()
-    checkpoint = checkpoints(options.model, options.motion_adapter)
+    checkpoint = checkpoints(networks)
     requests, unfit = vetted(_requests(options), checkpoint, [method])
     jobs = make_jobs(requests, {variant: method}, run, checkpoint)
-    return perform(jobs, unfit, options.model, runtime, work, redo=options.redo, remote=remote)
+    return perform(jobs, unfit, networks.model, runtime, work, redo=options.redo, remote=remote)
 
 
 def _requests(options: EditOptions) -> Sequence[EditRequest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.errors import UserError
 from fatezero.system.terminal import complain, say
 
@@ -15,19 +15,17 @@ class InvertOptions:
     """What to invert ahead of its edits.
 
     Attributes:
-        model: as for `fatezero edit`.
-        motion_adapter: as for `fatezero edit`.
         manifest: the edits to come; edits of one clip share an inversion.
         root: folder that the manifest's clip paths start from; the manifest's own by default.
     """
 
-    model: str = "picturebook"
-    motion_adapter: str | None = None
     manifest: str
     root: str | None = None
 
 
-def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions) -> int:
+def invert(
+    options: InvertOptions, networks: ModelOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions
+) -> int:
     """Invert the clips of a manifest into the cache, for edits to come.
 
     Returns:
@@ -48,11 +46,11 @@ def invert(options: InvertOptions, method: MethodConfig, runtime: RuntimeConfig,
 
     if work.cache is None:
         raise UserError("--cache is missing: it names the folder that inversions are kept in.")
-    checkpoint = checkpoints(options.model, options.motion_adapter)
+    checkpoint = checkpoints(networks)
     requests, unfit = vetted(read_manifest(options.manifest, options.root).requests, checkpoint, [method])
     sound = [request for request in requests if request.id not in unfit]
     groups = share_inversions(make_jobs(sound, {"inversion": method}, work.cache, checkpoint))
-    say(f"{len(groups)} inversions for {len(requests)} edits with {options.model} into {work.cache}")
+    say(f"{len(groups)} inversions for {len(requests)} edits with {networks.model} into {work.cache}")
     with scratch_folder() as folder:
         log = FailureLog(folder)
         if groups:

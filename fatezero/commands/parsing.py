@@ -1,7 +1,8 @@
 """Parsers that follow from the signature of a verb's function.
 
 Its positional parameters are given by their place, its keyword-only ones are options, and so is each field of a
-dataclass that it takes. A boolean needs no value, a tuple of any length takes several words. Help is the docstrings'.
+dataclass that it takes, unless a parameter has its name. A boolean needs no value, a tuple of any length takes several
+words. Help is the docstrings'.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
@@ -131,13 +132,15 @@ def call(verb: Verb, parsed: Namespace) -> Any:
     """Run a verb on parsed options."""
     while "subcommand" in parsed:
         parsed = parsed[parsed.subcommand]
-    return verb.function(**{part.name: _value(part, parsed) for part in parameters_of(verb)})
+    parts = parameters_of(verb)
+    own = {part.name for part in parts}
+    return verb.function(**{part.name: _value(part, parsed, own) for part in parts})
 
 
-def _value(part: Parameter, parsed: Namespace) -> Any:
+def _value(part: Parameter, parsed: Namespace, own: Collection[str]) -> Any:
     kind: Any = part.annotation
     if is_dataclass(kind):
-        return part.annotation(**{f.name: getattr(parsed, f.name) for f in fields(kind)})
+        return part.annotation(**{f.name: getattr(parsed, f.name) for f in fields(kind) if f.name not in own})
     value = getattr(parsed, part.name)
     return tuple(value) if _is_list(kind) else value
 
@@ -169,7 +172,7 @@ def _parser_of_options(verb: Verb, method: MethodConfig) -> ArgumentParser:
         parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     for part in parts:
         if is_dataclass(part.annotation):
-            _add_options(parser, part.annotation)
+            _add_options(parser, part.annotation, {part.name for part in parts})
         else:
             _add_argument(parser, part, described.get(part.name))
     if any(part.annotation is MethodConfig for part in parts):
@@ -177,7 +180,7 @@ def _parser_of_options(verb: Verb, method: MethodConfig) -> ArgumentParser:
     return parser
 
 
-def _add_options(parser: ArgumentParser, options: Any) -> None:
+def _add_options(parser: ArgumentParser, options: Any, own: Collection[str]) -> None:
     """The fields of a dataclass; a count or a text by our own reader, since jsonargparse takes 1:02 for 62."""
     kinds = {name: get_args(hint) for name, hint in get_type_hints(options).items()}
     mixed = [field for field in fields(options) if {int, str} <= set(kinds[field.name])]
@@ -187,7 +190,8 @@ def _add_options(parser: ArgumentParser, options: Any) -> None:
     for option in mixed:
         reader = CountOrText(null=type(None) in kinds[option.name])
         group.add_argument(f"--{option.name}", type=reader, default=option.default, help=described[option.name])
-    group.add_class_arguments(options, as_group=False, skip={option.name for option in mixed})
+    skipped = {option.name for option in mixed} | {f.name for f in fields(options) if f.name in own}
+    group.add_class_arguments(options, as_group=False, skip=skipped)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from fatezero.clips.video import VideoInfo, probe
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, plans, state_files
 from fatezero.data.manifest import check_texts
 from fatezero.data.remote import RemoteRun
@@ -127,14 +127,16 @@ def _account(jobs: Sequence[EditJob], run: Path, remote: RemoteRun | None) -> in
     return 0 if done == len(jobs) else 1
 
 
-def checkpoints(model: str, motion_adapter: str | None) -> Callable[[EditRequest], Checkpoint]:
+def checkpoints(networks: ModelOptions) -> Callable[[EditRequest], Checkpoint]:
     """The checkpoint of each request: one for all, or one for each clip where the model's name holds "{clip}"."""
-    if CLIP not in model:
-        one = find_checkpoint(model, motion_adapter)
+    if CLIP not in networks.model:
+        one = find_checkpoint(networks)
         return lambda _: one
-    if motion_adapter is not None:
-        raise UserError("--motion-adapter was given beside models tuned on clips: leave one of them out.")
-    return lambda request: folder_of_clip(model, request.clip.path)
+    others = {"--motion-adapter": networks.motion_adapter, "--vae": networks.vae}
+    for option, value in others.items():
+        if value is not None:
+            raise UserError(f"{option} was given beside models tuned on clips: leave one of them out.")
+    return lambda request: folder_of_clip(networks, request.clip.path)
 
 
 def editor_factory(runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None = None) -> EditorFactory:

@@ -10,6 +10,7 @@ from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
+from fatezero.config import ModelOptions
 from fatezero.errors import UnforeseenError, UserError, attempt
 from fatezero.system.publishing import replace_text
 from fatezero.system.terminal import complain, say
@@ -19,7 +20,7 @@ from fatezero.types import FrameSelection
 TRACE = "failure.log"  # beside what a tuning writes
 
 
-def tune(options: TuningConfig) -> int:
+def tune(options: TuningConfig, networks: ModelOptions) -> int:
     """Tune a checkpoint on a clip, or one on each clip of a manifest.
 
     Returns:
@@ -29,11 +30,11 @@ def tune(options: TuningConfig) -> int:
         UserError: for what a single tuning refuses, and a manifest without edits of the categories asked for.
     """
     if options.manifest is None:
-        return _tell(options)
+        return _tell(options, networks)
     failed = 0
     for one in _each_clip(options):
         say(f"{one.out}: {one.prompt}")
-        made = attempt(partial(_tell, one))
+        made = attempt(partial(_tell, one, networks))
         if isinstance(made, UserError):  # one clip's failure stops no other
             complain(f"{one.clip}: {made}")
             _keep_trace(made, one.out)
@@ -48,13 +49,23 @@ def _keep_trace(failure: UserError, out: Path) -> None:
             replace_text(out / TRACE, "".join(format_exception(failure.__cause__)))
 
 
-def _tell(options: TuningConfig) -> int:
+def _tell(options: TuningConfig, networks: ModelOptions) -> int:
     from fatezero.training.tuning import tune_one
 
-    model = tune_one(options)
-    prompt = shlex.quote(options.prompt or "")
-    say(f"try: fatezero edit --model {model} --clip {options.clip} --source {prompt} --target …")
+    words = ["--model", str(tune_one(options, networks)), *_said_again(networks)]
+    words += ["--clip", str(options.clip), "--source", options.prompt or ""]
+    say(f"try: fatezero edit {shlex.join(words)} --target …")
     return 0
+
+
+def _said_again(networks: ModelOptions) -> list[str]:
+    """Options of the model that the tuned one does not hold, as an edit takes them."""
+    chosen = {
+        "--weights-variant": [networks.weights_variant] if networks.weights_variant else [],
+        "--embedding": networks.embedding,
+        "--clip-skip": [str(networks.clip_skip)] if networks.clip_skip else [],
+    }
+    return [word for option, values in chosen.items() if values for word in (option, *values)]
 
 
 def _each_clip(options: TuningConfig) -> list[TuningConfig]:

@@ -1,9 +1,9 @@
-"""A Stable Diffusion checkpoint in diffusers' layout, as verbs: encode, decode, embed, predict."""
+"""A Stable Diffusion or SDXL checkpoint in diffusers' layout, as verbs: encode, decode, embed, predict."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +14,26 @@ from torch import Tensor
 from fatezero.attention.prompts import Prompt, read_prompt
 from fatezero.attention.sites import Site, attention_sites
 from fatezero.attention.temporal import is_inflated
-from fatezero.config import RuntimeConfig
-from fatezero.diffusion.checkpoint import (
-    TEMPORAL,
-    adapter_folder,
-    checkpoint_digest,
-    checkpoint_folder,
-    pixels_per_latent,
-)
+from fatezero.config import ModelOptions, RuntimeConfig
+from fatezero.diffusion.adapter_schedule import describe_change, with_adapter_levels
+from fatezero.diffusion.checkpoint import TEMPORAL, Checkpoint, find_checkpoint, pixels_per_latent
 from fatezero.diffusion.components import load_parts
 from fatezero.diffusion.ddim import PredictionType, schedule
+from fatezero.diffusion.guidance import guidance_embedding
+from fatezero.diffusion.latent_scale import LatentScale
+from fatezero.diffusion.lora import add_loras
 from fatezero.diffusion.motion_unet import with_motion
 from fatezero.diffusion.temporal_weights import load_temporal
+from fatezero.diffusion.texts import SIZES_TOLD, TextConditioning, TextEncoding, text_encoding
+from fatezero.diffusion.textual_inversion import add_embeddings
 from fatezero.diffusion.vetting import vet_adapter, vet_checkpoint
+from fatezero.diffusion.weight_sets import WeightsChoice
 from fatezero.errors import UserError, first_line
 from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNetMotionModel
-
-MAX_SCALE = 1e4  # of latents; 0.13 to 1.5 in checkpoints that are in use
 
 
 def choose_device(name: str) -> torch.device:
@@ -66,78 +65,95 @@ class Backbone:
     """The networks of one checkpoint on one device.
 
     Attributes:
-        folder: the checkpoint's files.
-        name: what the user called it.
+        checkpoint: the files that they were loaded from.
         unet: an image UNet, perhaps with Tune-A-Video's temporal layers; or one with motion modules.
         vae: AutoencoderKL or AutoencoderTiny.
-        text_encoder: CLIPTextModel.
-        tokenizer: CLIPTokenizer.
+        texts: the text encoders, of which there are one or two.
+        tokenizer: CLIPTokenizer, whose tokens are the prompt's words.
         scheduler_config: configuration of the noise schedule.
-        adapter: the motion adapter's files; None where there is none, or the checkpoint holds it.
+        notes: sentences for the user about choices that were made.
     """
 
-    folder: Path
-    name: str
+    checkpoint: Checkpoint
     unet: UNet2DConditionModel | UNetMotionModel
     vae: Any
-    text_encoder: Any
+    texts: TextEncoding
     tokenizer: Any
     scheduler_config: dict[str, Any]
-    adapter: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(
         cls,
-        checkpoint: str,
+        networks: str | ModelOptions,
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
-        motion_adapter: str | None = None,
     ) -> Backbone:
-        """Load a checkpoint from a folder or a hub id, from safetensors only.
+        """Load a checkpoint and what is added to it, from safetensors only.
 
         Args:
-            checkpoint: a folder in diffusers' Stable Diffusion or AnimateDiff layout, a hub id, or "picturebook";
-                temporal layers that `fatezero tune` has put beside it are loaded with it.
+            networks: which; a text names the model alone. Temporal layers that `fatezero tune` has put beside it are
+                loaded with it.
             runtime: device and dtype.
-            motion_adapter: a folder in the layout of diffusers' MotionAdapter, a hub id, or "picturebook-motion".
 
         Raises:
             UserError: if one is missing, not of that layout, does not fit the other, or lacks weights; see `vetting`.
         """
-        folder = checkpoint_folder(checkpoint)
-        adapter = adapter_folder(motion_adapter)
+        found = find_checkpoint(ModelOptions(model=networks) if isinstance(networks, str) else networks)
+        folder, adapter = found.folder, found.adapter
         device = choose_device(runtime.device)
-        pipe = load_pipeline(folder, choose_dtype(runtime.dtype, device))
+        variant = found.networks.weights_variant
+        pipe = load_pipeline(folder, choose_dtype(runtime.dtype, device), variant=variant, vae=found.vae)
         if (folder / TEMPORAL).is_dir():
             load_temporal(pipe.unet, folder / TEMPORAL)
         if adapter is not None:
-            if pipe.unet.__class__.__name__ == "UNetMotionModel" or is_inflated(pipe.unet):
-                raise UserError(f"{checkpoint} is a video model already: leave --motion-adapter out.")
-            pipe.unet = with_motion(pipe.unet, adapter, str(motion_adapter))
-        return cls.of_pipeline(pipe, folder, checkpoint, device, adapter)
+            pipe.unet = with_motion(pipe.unet, adapter, str(found.networks.motion_adapter), variant)
+        add_loras(pipe, found.additions.loras)
+        add_embeddings(pipe, found.additions.embeddings)
+        return cls.of_pipeline(pipe, found, device).with_chosen_levels()
 
     @classmethod
-    def of_pipeline(
-        cls, pipe: Any, folder: Path, name: str, device: torch.device, adapter: Path | None = None
-    ) -> Backbone:
-        """Take the networks of a StableDiffusionPipeline.
+    def of_pipeline(cls, pipe: Any, checkpoint: Checkpoint, device: torch.device) -> Backbone:
+        """Take the networks of a StableDiffusionPipeline or a StableDiffusionXLPipeline, whose files these are.
 
         Raises:
             UserError: if they are not Stable Diffusion's.
         """
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        for part in filter(None, (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None))):
             part.requires_grad_(requires_grad=False).eval().to(device)
         backbone = cls(
-            folder=folder,
-            name=name,
+            checkpoint=checkpoint,
             unet=pipe.unet,
             vae=pipe.vae,
-            text_encoder=pipe.text_encoder,
+            texts=text_encoding(
+                pipe.components, zeros_for_nothing=bool(pipe.config.get("force_zeros_for_empty_prompt"))
+            ),
             tokenizer=pipe.tokenizer,
             scheduler_config=dict(pipe.scheduler.config),
-            adapter=adapter,
         )
-        backbone._check_parts()
+        backbone.check_parts()
         return backbone
+
+    def with_chosen_levels(self) -> Backbone:
+        """The same, under the motion adapter's noise levels and with a note of them, where these are chosen.
+
+        Raises:
+            UserError: if they cannot be used.
+        """
+        adapter = self.checkpoint.adapter
+        if adapter is None or self.checkpoint.schedule_owner == "checkpoint":
+            return self
+        levels = with_adapter_levels(self.scheduler_config, adapter)
+        notes = describe_change(self.scheduler_config, levels)
+        try:
+            schedule(levels, 1)
+        except UserError as error:
+            raise UserError(f"{adapter}, under the motion adapter's noise levels: {error}") from error
+        return replace(self, scheduler_config=levels, notes=notes)
+
+    @property
+    def name(self) -> str:
+        """What the user called the checkpoint."""
+        return self.checkpoint.networks.model
 
     @property
     def device(self) -> torch.device:
@@ -164,8 +180,13 @@ class Backbone:
 
     @property
     def context(self) -> int:
-        """Tokens that the text encoder reads."""
+        """Tokens that the text encoder reads at once."""
         return int(self.tokenizer.model_max_length)
+
+    @cached_property
+    def latent_scale(self) -> LatentScale:
+        """Between the autoencoder's latents and the UNet's."""
+        return LatentScale.of(self.vae.config, self.name)
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -173,34 +194,39 @@ class Backbone:
         return attention_sites(self.unet)
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the checkpoint's files and the adapter's."""
-        return checkpoint_digest(self.folder, self.adapter)
-
-    @cached_property
     def has_motion(self) -> bool:
         """Whether the UNet takes whole clips, its motion modules between its layers."""
         return bool(self.unet.__class__.__name__ == "UNetMotionModel")
+
+    @cached_property
+    def embeds_guidance(self) -> bool:
+        """Whether the UNet is told the guidance scale, having learnt what guidance does (LCM): one branch is enough."""
+        return self.unet.config.time_cond_proj_dim is not None
 
     @cached_property
     def ties_frames(self) -> bool:
         """Whether layers along time tie all frames of a clip together, so that it cannot be cut."""
         return self.has_motion or is_inflated(self.unet)
 
-    def read_prompt(self, text: str) -> Prompt:
-        """Tokenise a prompt. Raises UserError if it is longer than the text encoder's context."""
-        return read_prompt(self.tokenizer, text)
+    def read_prompt(self, text: str, contexts: int = 1) -> Prompt:
+        """Tokenise a prompt. Raises UserError if it is longer than the contexts, or the encoders read it unlike."""
+        prompt = read_prompt(self.tokenizer, text, contexts)
+        self.texts.check(text)
+        return prompt
 
     @torch.no_grad()
-    def embed(self, text: str) -> Tensor:
-        """The text encoder's last hidden state: 1,T,D."""
-        self.read_prompt(text)
-        tokens = self.tokenizer(text, padding="max_length", max_length=self.context, return_tensors="pt")
-        mask = None
-        if getattr(self.text_encoder.config, "use_attention_mask", False):
-            mask = tokens.attention_mask.to(self.device)
-        hidden: Tensor = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return hidden
+    def embed(self, text: str, contexts: int = 1) -> TextConditioning:
+        """What the UNet is told of a prompt. Raises UserError as `read_prompt`."""
+        self.read_prompt(text, contexts)
+        return self.texts.embed(text, self.checkpoint.additions.clip_skip, contexts)
+
+    @torch.no_grad()
+    def embed_negative(self, text: str, contexts: int = 1) -> TextConditioning:
+        """What the UNet is told in the unconditional branch: `clip_skip` leaves it alone, as in diffusers."""
+        if not text:
+            return self.texts.embed_nothing(contexts)
+        self.read_prompt(text, contexts)
+        return self.texts.embed(text, 0, contexts)
 
     @torch.no_grad()
     def encode(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -219,10 +245,10 @@ class Backbone:
         """
         self._check_size(*frames.shape[-2:])
         latents = [self._encode_frame(frame[None], generator) for frame in frames]
-        return self._finite(torch.cat(latents) * float(self.vae.config.scaling_factor))
+        return self._finite(self.latent_scale.to_unet(torch.cat(latents)))
 
     def _encode_frame(self, frame: Tensor, generator: torch.Generator | None) -> Tensor:
-        encoded = self.vae.encode(frame.to(self.device, self.dtype) * 2 - 1)
+        encoded = self.vae.encode(frame.to(self.device, self.vae.dtype) * 2 - 1)
         if not hasattr(encoded, "latent_dist"):
             if generator is not None:
                 raise UserError(f"The autoencoder of {self.name} has no posterior to sample: set posterior to 'mode'.")
@@ -239,38 +265,76 @@ class Backbone:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Frames of latents, one at a time: F,C,h,w to F,3,H,W in [0, 1] on the CPU."""
-        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
+        scaled = self.latent_scale.to_autoencoder(latents).to(self.vae.dtype)
         frames = [self.vae.decode(latent[None]).sample.to("cpu", self.latent_dtype) for latent in scaled]
         return (self._finite(torch.cat(frames)) / 2 + 0.5).clamp(0, 1)
 
     def _finite(self, x: Tensor) -> Tensor:
         if not bool(x.isfinite().all()):
             raise UserError(
-                f"The autoencoder of {self.name} returned NaN or infinity in {self.dtype}: use dtype float32, or check "
-                "the checkpoint."
+                f"The autoencoder of {self.name} returned NaN or infinity in {self.vae.dtype}: use dtype float32, or "
+                "check the checkpoint."
             )
         return x
 
     @torch.no_grad()
-    def predict(self, latents: Tensor, timestep: int, text: Tensor, frames: int) -> Tensor:
-        """The UNet's output for (branches * F),C,h,w latents under (branches * F),T,D text embeddings.
+    def predict(
+        self,
+        latents: Tensor,
+        timestep: int,
+        texts: Sequence[TextConditioning],
+        frames: int,
+        guidance: Sequence[float] = (),
+    ) -> Tensor:
+        """The UNet's output for (branches * F),C,h,w latents.
 
         Args:
             latents: branch by branch.
             timestep: the timestep that the UNet is told.
-            text: the embedding for each frame.
+            texts: what each branch is told.
             frames: F.
+            guidance: each branch's guidance scale, for a UNet that is told it; () is 1 for all, no guidance.
 
         Returns:
             (branches * F),C,h,w in the latents' dtype.
         """
-        noisy, hidden = latents.to(self.dtype), text.to(self.dtype)
+        told = self.conditioning(texts, frames, (latents.shape[-2], latents.shape[-1]), guidance)
+        noisy = latents.to(self.dtype)
         if self.has_motion:
             noisy = noisy.unflatten(0, (-1, frames)).transpose(1, 2)  # branches,C,F,h,w
-        output: Tensor = self.unet(noisy, timestep, encoder_hidden_states=hidden).sample
+        output: Tensor = self.unet(noisy, timestep, **told).sample
         if self.has_motion:
             output = output.transpose(1, 2).flatten(0, 1)
         return output.to(latents.dtype)
+
+    def conditioning(
+        self,
+        texts: Sequence[TextConditioning],
+        frames: int,
+        latent_size: tuple[int, int],
+        guidance: Sequence[float] = (),
+    ) -> dict[str, Any]:
+        """Arguments of the UNet's call beside latents and timestep, for branches of F frames each.
+
+        SDXL is told the frames' size as the image's own and as the one asked for, nothing cropped: diffusers' default.
+        """
+        hidden = torch.cat([text.hidden.expand(frames, -1, -1) for text in texts])
+        told: dict[str, Any] = {"encoder_hidden_states": hidden.to(self.device, self.dtype)}
+        copies = 1 if self.has_motion else frames  # the motion UNet repeats them for its frames
+        if self.embeds_guidance:
+            scales = torch.tensor(guidance or [1.0] * len(texts), dtype=torch.float32).repeat_interleave(copies)
+            embedding = guidance_embedding(scales, int(self.unet.config.time_cond_proj_dim))
+            told["timestep_cond"] = embedding.to(self.device, self.dtype)
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        if pooled:
+            unit = pixels_per_latent(self.vae.config)
+            size = [side * unit for side in latent_size]
+            ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=self.device)
+            told["added_cond_kwargs"] = {
+                "text_embeds": torch.cat([one.expand(copies, -1) for one in pooled]).to(self.device, self.dtype),
+                "time_ids": ids.expand(copies * len(pooled), -1),
+            }
+        return told
 
     def _check_size(self, height: int, width: int) -> None:
         unit = pixels_per_latent(self.vae.config)
@@ -281,11 +345,15 @@ class Backbone:
                 f"set height and width, for example to {fitting}."
             )
 
-    def _check_parts(self) -> None:
-        config, scale = self.unet.config, self.vae.config.scaling_factor
-        latent, width = int(self.vae.config.latent_channels), self.text_encoder.config.hidden_size
-        if not isinstance(scale, int | float) or not 0 < scale < MAX_SCALE:
-            raise UserError(f"{self.name}: vae/config.json: scaling_factor is {quoted(scale)}: it is 0.18215 or alike.")
+    def check_parts(self) -> None:
+        """Refuse networks that do not belong together, or that this project does not know; weights are not needed.
+
+        Raises:
+            UserError: saying which.
+        """
+        config, latent = self.unet.config, int(self.vae.config.latent_channels)
+        width, pooled = self.texts.widths
+        _ = self.latent_scale
         if config.in_channels != latent:
             raise UserError(
                 f"{self.name} has a UNet for {config.in_channels} channels and latents of {latent}: inpainting and "
@@ -296,35 +364,68 @@ class Backbone:
                 f"{self.name} has a text encoder of width {width} and a UNet for {quoted(config.cross_attention_dim)}: "
                 "they do not belong together; get the checkpoint again."
             )
+        if pooled is not None:
+            _check_pooled(config, pooled, self.name)
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(f"{self.name} predicts {quoted(self.prediction_type)}: epsilon and v_prediction are known.")
+        skipped, layers = self.checkpoint.additions.clip_skip, self.texts.layers
+        if skipped >= layers:
+            raise UserError(f"clip_skip is {skipped}, the text encoder of {self.name} has {layers} layers: leave one.")
         schedule(self.scheduler_config, 1)
         _ = self.sites
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
-    """The checkpoint as a diffusers pipeline, on the CPU.
+def _check_pooled(unet_config: Any, width: int, name: str) -> None:
+    """Refuse a UNet that is told other numbers than the pooled text and six of sizes."""
+    given = width + SIZES_TOLD * int(unet_config.addition_time_embed_dim)
+    if unet_config.projection_class_embeddings_input_dim != given:
+        raise UserError(
+            f"{name} has a UNet that is told {unet_config.projection_class_embeddings_input_dim} numbers beside the "
+            f"prompt, SDXL's pooled text and sizes are {given}: they do not belong together; get the checkpoint again."
+        )
 
-    Raises:
-        UserError: if its files say what they should not, or weights are missing, of other shapes or not finite.
-    """
-    from diffusers import AnimateDiffPipeline, StableDiffusionPipeline  # noqa: PLC0415  (seconds to import)
-    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
+
+def silence_libraries() -> None:
+    """Keep diffusers and transformers from warning of what is refused, and from showing how far they are."""
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415  (seconds to import)
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
-        logging.set_verbosity_error()  # what they warn of is refused
-    layout = vet_checkpoint(folder)
-    parts = load_parts(folder, layout, dtype)
-    animated = layout.pipeline == "AnimateDiffPipeline"
-    if animated and layout.classes["unet"] == "UNet2DConditionModel":
-        vet_adapter(folder / "motion_adapter")
-        parts["unet"] = with_motion(parts["unet"], folder / "motion_adapter", f"{folder}/motion_adapter")
+        logging.set_verbosity_error()
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype, *, variant: str | None = None, vae: Path | None = None) -> Any:
+    """The checkpoint as a diffusers pipeline, on the CPU.
+
+    Args:
+        folder: the checkpoint's.
+        dtype: of the networks.
+        variant: of the weights, where a network has several.
+        vae: folder of another autoencoder than the checkpoint's own.
+
+    Raises:
+        UserError: if its files say what they should not, or weights are missing, of other shapes or not finite.
+    """
+    import diffusers  # noqa: PLC0415  (seconds to import)
+
+    silence_libraries()
+    choice = WeightsChoice(variant, str(dtype).removeprefix("torch."))
+    layout = vet_checkpoint(folder, choice)
+    parts = load_parts(folder, layout, dtype, variant=variant, vae=vae)
+    if layout.animated and layout.classes["unet"] == "UNet2DConditionModel":
+        adapter = folder / "motion_adapter"
+        vet_adapter(adapter, choice)
+        parts["unet"] = with_motion(parts["unet"], adapter, str(adapter), variant)
     try:
-        if animated:
-            return AnimateDiffPipeline(**parts, motion_adapter=None)
-        return StableDiffusionPipeline(
+        if layout.family.two_encoders:
+            zeros = layout.zeros_for_empty_prompt
+            return diffusers.StableDiffusionXLPipeline(
+                **parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False
+            )
+        if layout.animated:
+            return diffusers.AnimateDiffPipeline(**parts, motion_adapter=None)
+        return diffusers.StableDiffusionPipeline(
             **parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False
         )
     except Exception as error:  # a value of any wrong type
@@ -340,8 +441,3 @@ def to_bytes(frames: Tensor) -> Frames:
     """Float F,3,H,W in [0, 1] as uint8 F,H,W,3, rounded to nearest."""
     rounded: Frames = frames.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     return rounded
-
-
-def join(texts: Sequence[Tensor], frames: int) -> Tensor:
-    """Text embeddings 1,T,D of the branches, repeated for every frame: (branches * F),T,D."""
-    return torch.cat([text.expand(frames, -1, -1) for text in texts])

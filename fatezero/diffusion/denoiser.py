@@ -14,7 +14,8 @@ from fatezero.attention.key_frames import Chunk, cut_into_chunks, key_positions
 from fatezero.attention.processor import AttentionState, Call, CallFusion
 from fatezero.attention.recorders import Recorder
 from fatezero.config import MethodConfig
-from fatezero.diffusion.backbone import Backbone, join
+from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.texts import TextConditioning
 from fatezero.errors import UserError
 from fatezero.source_attention.budget import RecordingShapes
 
@@ -25,11 +26,13 @@ class Branch:
 
     Attributes:
         latents: F,C,h,w of the whole clip.
-        text: 1,T,D.
+        text: what the UNet is told of the prompt.
+        guidance: scale that a UNet with a guidance embedding is told; 1 is no guidance.
     """
 
     latents: Tensor
-    text: Tensor
+    text: TextConditioning
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,7 @@ class Denoiser:
         chunks: the clip's chunks, one UNet call each.
         positions: key positions of each chunk.
         key_frames_min_width: as in `MethodConfig`.
+        prompt_contexts: as in `MethodConfig`.
     """
 
     backbone: Backbone
@@ -88,6 +92,7 @@ class Denoiser:
     chunks: tuple[Chunk, ...]
     positions: tuple[Tensor | None, ...]
     key_frames_min_width: int
+    prompt_contexts: int
 
     def recording_shapes(self, latents: Tensor) -> RecordingShapes:
         """What the size of a recording depends on, for latents F,C,h,w."""
@@ -98,7 +103,7 @@ class Denoiser:
             chunks=self.chunks,
             key_frames=1 if positions is None else positions.shape[1],
             key_frames_min_width=self.key_frames_min_width,
-            context=self.backbone.context,
+            text_tokens=self.prompt_contexts * self.backbone.context,
             itemsize=self.backbone.dtype.itemsize,
         )
 
@@ -134,8 +139,8 @@ class Denoiser:
                 fusion=fusion(index, chunk) if fusion else None,
             )
             latents = torch.cat([branch.latents[frames] for branch in batch])
-            text = join([branch.text for branch in batch], len(frames))
-            predicted = self.backbone.predict(latents, timestep, text, len(frames)).chunk(len(batch))
+            texts, guidance = [branch.text for branch in batch], [branch.guidance for branch in batch]
+            predicted = self.backbone.predict(latents, timestep, texts, len(frames), guidance).chunk(len(batch))
             own = list(chunk.own)
             for output, part in zip(outputs, predicted, strict=True):
                 output[[frames[i] for i in own]] = part[own]
@@ -168,7 +173,7 @@ def video_denoiser(
     chunks = cut_into_chunks(clip_length, method.key_frames, method.norm_scope, chunk_size, middle)
     positions = tuple(key_positions(method.key_frames, chunk, clip_length, middle) for chunk in chunks)
     with video_attention(backbone.unet, backbone.sites, method.norm_scope) as state:
-        yield Denoiser(backbone, state, chunks, positions, method.key_frames_min_width)
+        yield Denoiser(backbone, state, chunks, positions, method.key_frames_min_width, method.prompt_contexts)
 
 
 def _check_whole(backbone: Backbone, clip_length: int, chunk_size: int | None, middle: int | None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fatezero.attention.fusion import AttentionMap
 from fatezero.attention.recorders import CrossMapAverage, Recorder
 from fatezero.attention.sites import Site
-from fatezero.diffusion.ddim import Step, move, predicted_noise
+from fatezero.diffusion.ddim import Step, move
 from fatezero.diffusion.denoiser import Branch, Branches, Denoiser
 from fatezero.errors import UserError
 from fatezero.source_attention.backends import SourceAttention
@@ -85,7 +85,7 @@ class CrossMapWatcher:
     def __init__(self, denoiser: Denoiser, latent_size: tuple[int, int], downsampling: int, tokens: int) -> None:
         """Watch the layers at a downsampling of the latent, for the first tokens of the prompt.
 
-        The middle block is left out, as in the original: its layers are coarser than those of the masks.
+        The middle block is left out, as in the original, also in SDXL, where it is no coarser than the masks.
 
         Raises:
             UserError: if the UNet has no cross-attention there.
@@ -138,9 +138,9 @@ def invert(
         attention: where the source's attention is kept; None keeps none.
         on_step: called with the index of each finished step.
     """
-    backbone = denoiser.backbone
-    branch = Branch(clean, backbone.embed(prompt))
-    tokens = len(backbone.read_prompt(prompt).ids)
+    backbone, contexts = denoiser.backbone, denoiser.prompt_contexts
+    branch = Branch(clean, backbone.embed(prompt, contexts))
+    tokens = len(backbone.read_prompt(prompt, contexts).ids)
     watcher = None
     if mask_downsampling is not None:
         watcher = CrossMapWatcher(denoiser, (clean.shape[-2], clean.shape[-1]), mask_downsampling, tokens)
@@ -152,8 +152,8 @@ def invert(
             *([watcher.start()] if watcher else []),
         ]
         output = denoiser.predict(Branches(conditional=branch), step.timestep, recorders=recorders)
-        noise = predicted_noise(output.conditional, branch.latents, step.alpha_clean, backbone.prediction_type)
-        branch = replace(branch, latents=move(branch.latents, noise, step.alpha_clean, step.alpha_noisy))
+        moved = move(branch.latents, output.conditional, step.alpha_clean, step.alpha_noisy, backbone.prediction_type)
+        branch = replace(branch, latents=moved)
         latents.append(branch.latents)
         if attention:
             attention.put(i, keepers)

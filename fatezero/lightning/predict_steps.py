@@ -87,7 +87,7 @@ class EditorFactory:
             torch.cuda.set_device(device)
         runtime = replace(self.runtime, device=device.type)  # type: ignore[arg-type]
         cache = InversionCache(self.cache, self.cache_bytes) if self.cache else None
-        return FateZero.load(checkpoint.name, runtime, self.say, cache, checkpoint.motion_adapter, self.processes)
+        return FateZero.load(checkpoint.networks, runtime, self.say, cache, self.processes)
 
     def say(self, sentence: str) -> None:
         """Tell the user without breaking a bar.

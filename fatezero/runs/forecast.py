@@ -71,10 +71,10 @@ class Forecaster:
         needs = reduce(or_, (plan.needs for plan in plans))
         middle = segment.middle(method) if segment else None
         with video_denoiser(editor.backbone, method, frames, editor.runtime.chunk, middle) as denoiser:
-            text = editor.backbone.embed("")
+            text = editor.backbone.embed("", method.prompt_contexts)
 
             def call(branches: int) -> float:
-                kind = (latents.shape, method.key_frames, method.norm_scope, branches)
+                kind = (latents.shape, method.key_frames, method.norm_scope, method.prompt_contexts, branches)
                 timestep = plans[0].steps[-1].ddim.timestep
                 return self._timed(kind, lambda: denoiser.predict(_branches(Branch(latents, text), branches), timestep))
 
@@ -99,7 +99,8 @@ class Forecaster:
         sites = [site for site in backbone.sites if site.kind == "cross" and site.downsampling in layers]
         if sites:
             rows, columns = sites[0].size(latents.shape[-2], latents.shape[-1])
-            numbers += steps * len(latents) * rows * columns * len(backbone.read_prompt(job.request.source_prompt).ids)
+            prompt = backbone.read_prompt(job.request.source_prompt, job.method.prompt_contexts)
+            numbers += steps * len(latents) * rows * columns * len(prompt.ids)
         return numbers * itemsize
 
     def _latent_shape(self, job: EditJob) -> tuple[int, int, int]:
@@ -135,7 +136,7 @@ class Forecaster:
 
 
 def _edit_seconds(plan: EditPlan, call: Callable[[int], float], *, again: bool) -> float:
-    own = 1 if plan.guidance_scale == 1 else 2
+    own = 2 if plan.unconditional else 1
     return sum(call(own + (again and step.fuses)) for step in plan.steps)
 
 

@@ -16,7 +16,7 @@ from fatezero.data.remote import open_input
 from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError
-from fatezero.results import Target
+from fatezero.results import Target, with_weights
 from fatezero.runs.segments import Segment, SegmentFolder, cut_clip
 from fatezero.types import ClipSpec, EditRequest
 
@@ -115,7 +115,9 @@ def make_jobs(
             name = f"{request.id}@{request.seed}" if request.id in seen else request.id
             seen.add(request.id)
             own = with_settings(method, request.settings, f"request {request.id}")
-            jobs.append(EditJob(request, own, run / variant / name, checkpoint(request)))
+            prompt, own = with_weights(request.target_prompt, own)
+            plain = replace(request, target_prompt=prompt)
+            jobs.append(EditJob(plain, own, run / variant / name, checkpoint(request)))
     return jobs
 
 

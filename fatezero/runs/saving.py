@@ -72,7 +72,7 @@ def describe(
     job: EditJob, result: EditResult, clip: Clip, editor: FateZero, written: tuple[str, ...]
 ) -> dict[str, Any]:
     """What `meta.json` says, with the sentences that writing the edited video left."""
-    backbone = editor.backbone
+    backbone, checkpoint = editor.backbone, editor.backbone.checkpoint
     return {
         "digest": job.digest,
         "frames_digest": blake2b(np.ascontiguousarray(result.frames).data, digest_size=16).hexdigest(),
@@ -93,8 +93,10 @@ def describe(
         "source_notes": [*clip.notes, *written],
         "checkpoint": {
             "name": backbone.name,
-            "digest": backbone.digest,
-            "motion_adapter": backbone.adapter.name if backbone.adapter else None,
+            "digest": checkpoint.digest,
+            "motion_adapter": checkpoint.adapter.name if checkpoint.adapter else None,
+            **checkpoint.additions.record(),
+            "schedule": checkpoint.schedule_owner,
         },
         "source_attention": asdict(result.choice) if result.choice else None,
         "kept_bytes": result.bytes_kept,

@@ -31,7 +31,7 @@ class RecordingShapes:
         chunks: the clip's chunks.
         key_frames: how many frames each frame attends to.
         key_frames_min_width: layers with fewer channels attend to their own frame only.
-        context: tokens of the prompt with padding.
+        text_tokens: tokens of the prompt with padding.
         itemsize: bytes of one number in the networks' dtype.
     """
 
@@ -40,7 +40,7 @@ class RecordingShapes:
     chunks: tuple[Chunk, ...]
     key_frames: int
     key_frames_min_width: int
-    context: int
+    text_tokens: int
     itemsize: int
 
 
@@ -55,10 +55,10 @@ def bytes_per_step(backend: Literal["qk", "maps"], kind: Kind, names: frozenset[
         tokens, channels = rows * columns, site.heads * site.head_width
         key_frames = shapes.key_frames if site.width >= shapes.key_frames_min_width else 1
         if backend == "maps":
-            keys = {"self": tokens * key_frames, "cross": shapes.context, "temporal": frames}[kind]
+            keys = {"self": tokens * key_frames, "cross": shapes.text_tokens, "temporal": frames}[kind]
             total += frames * site.heads * tokens * keys
         elif kind == "cross":
-            total += (frames * tokens + len(shapes.chunks) * shapes.context) * channels
+            total += (frames * tokens + len(shapes.chunks) * shapes.text_tokens) * channels
         else:
             total += 2 * frames * tokens * channels
     return total * shapes.itemsize

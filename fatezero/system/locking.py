@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -12,6 +11,14 @@ from pathlib import Path
 
 from fatezero.errors import UserError
 from fatezero.system.stopping import stopping_later, stopping_now
+
+try:
+    import fcntl
+except ImportError as error:  # all that writes files comes by here
+    raise UserError(
+        "FateZero runs on Linux and macOS, whose locks on files it needs: on Windows run it in WSL (Windows Subsystem "
+        "for Linux)."
+    ) from error
 
 POLLING = 0.02  # seconds; a signal is heard between two tries
 

@@ -23,7 +23,8 @@ from fatezero.attention.install import video_attention
 from fatezero.attention.key_frames import cut_into_chunks, key_positions
 from fatezero.attention.processor import Call
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, join
+from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.texts import TextConditioning
 from fatezero.errors import UserError, out_of_memory
 from fatezero.pipeline import FateZero
 from fatezero.system.stopping import Stopped
@@ -58,9 +59,7 @@ class Tuning(SteppedModule):
     """Predicts the noise of one clip, its frames at one noise level (Wu et al. 2023, section 3.2)."""
 
     latents: Tensor
-    text: Tensor
     images: Tensor | None
-    class_text: Tensor
 
     def __init__(
         self,
@@ -90,9 +89,9 @@ class Tuning(SteppedModule):
         self.frames = frames
         self._scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
         self.register_buffer("latents", latents, persistent=False)
-        self.register_buffer("text", backbone.embed(self.prompt), persistent=False)
+        self._text = backbone.embed(self.prompt)
         self.register_buffer("images", images, persistent=False)
-        self.register_buffer("class_text", backbone.embed(options.class_prompt or self.prompt), persistent=False)
+        self._class_text = backbone.embed(options.class_prompt or self.prompt)
         self._video = ExitStack()
         self.started = False
         self.strict_loading = False  # checkpoints hold only what is trained
@@ -146,11 +145,11 @@ class Tuning(SteppedModule):
             UserError: if the loss is not a number.
         """
         generator = self.generator()
-        loss = self._loss(self.latents, self.text, generator, images=False)
+        loss = self._loss(self.latents, self._text, generator, images=False)
         self.log("clip", loss.detach(), prog_bar=True)
         if self.images is not None:
             rows = torch.randint(len(self.images), (IMAGES_A_STEP,), generator=generator)
-            of_class = self._loss(self.images[rows], self.class_text, generator, images=True)
+            of_class = self._loss(self.images[rows], self._class_text, generator, images=True)
             self.log("class", of_class.detach(), prog_bar=True)
             loss = loss + self.options.class_weight * of_class
         if not bool(loss.isfinite()):
@@ -160,7 +159,7 @@ class Tuning(SteppedModule):
             )
         return loss
 
-    def _loss(self, latents: Tensor, text: Tensor, generator: torch.Generator, *, images: bool) -> Tensor:
+    def _loss(self, latents: Tensor, text: TextConditioning, generator: torch.Generator, *, images: bool) -> Tensor:
         count, frames = (len(latents), 1) if images else (1, len(latents))
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         level = torch.randint(self._scheduler.config.num_train_timesteps, (count,), generator=generator)
@@ -174,7 +173,8 @@ class Tuning(SteppedModule):
             key_frames_min_width=self._method.key_frames_min_width,
             images=images,
         )
-        predicted = self.unet(noisy, levels, join([text], len(latents))).sample
+        told = self.backbone.conditioning([text], len(latents), (latents.shape[-2], latents.shape[-1]))
+        predicted = self.unet(noisy, levels, **told).sample
         velocity = self.backbone.prediction_type == "v_prediction"
         target = self._scheduler.get_velocity(latents, noise, levels) if velocity else noise
         return mse_loss(predicted.float(), target.float())

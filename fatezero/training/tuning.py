@@ -13,11 +13,12 @@ from torch import Tensor
 from fatezero.attention.temporal import inflate
 from fatezero.clips.images import IMAGE_SUFFIXES
 from fatezero.clips.video import read_clip
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.files import content_digest
 from fatezero.data.remote import open_input
 from fatezero.diffusion.backbone import Backbone, to_unit_range
-from fatezero.diffusion.checkpoint import checkpoint_digest, checkpoint_folder, native_size, sized
+from fatezero.diffusion.checkpoint import Checkpoint, find_checkpoint, native_size, sized
+from fatezero.diffusion.components import autoencoder_class
 from fatezero.diffusion.recommendations import RECOMMENDATIONS, recommendations, recommended_method
 from fatezero.diffusion.temporal_weights import save_inflated
 from fatezero.diffusion.vetting import read_object
@@ -29,28 +30,29 @@ from fatezero.training.tuning_config import TuningConfig
 from fatezero.types import Clip, ClipSpec
 
 RECORD = "tune.json"
-# Between a tuning and its resumption; model and clip are compared by their content.
+# Between a tuning and its resumption; the clip is compared by its content.
 MAY_CHANGE = (
-    *("model", "clip", "out", "steps", "sample_prompts", "sample_every", "checkpoint_every", "wandb", "device"),
+    *("clip", "out", "steps", "sample_prompts", "sample_every", "checkpoint_every", "wandb", "device"),
     "threads",
 )
 
 
-def tune_one(options: TuningConfig) -> Path:
+def tune_one(options: TuningConfig, networks: ModelOptions) -> Path:
     """Tune a checkpoint on one clip; a tuning that was stopped goes on where its last checkpoint was made.
 
     Args:
         options: on what, and how.
+        networks: the image model to start from. Its autoencoder becomes the tuned checkpoint's own.
 
     Returns:
         The tuned checkpoint's folder.
 
     Raises:
-        UserError: for a clip of one frame, a folder that holds another tuning, a loss that is not a number, and where
-            the memory does not suffice.
+        UserError: for a model that is no image model or is changed by LoRA, a clip of one frame, a folder that holds
+            another tuning, a loss that is not a number, and where the memory does not suffice.
     """
     try:
-        return _tune(options)
+        return _tune(options, networks)
     except OSError as error:
         raise UserError(
             f"{options.out}: the tuning cannot read or write what it needs ({first_line(error)}); mend that, or name "
@@ -58,17 +60,21 @@ def tune_one(options: TuningConfig) -> Path:
         ) from error
 
 
-def _tune(options: TuningConfig) -> Path:
+def _tune(options: TuningConfig, networks: ModelOptions) -> Path:
+    _check_image_model(networks)
     silence_lightning()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    folder = checkpoint_folder(options.model)
+    found = find_checkpoint(networks)
+    folder = found.folder
     clip = _read(replace(options.spec, path=str(open_input(options.spec.path))), folder)
     method = _method(options, folder)
-    _record(options, folder)
-    backbone = Backbone.load(options.model, RuntimeConfig(device=options.device, dtype="float32"))
+    _record(options, found)
+    backbone = Backbone.load(networks, RuntimeConfig(device=options.device, dtype="float32"))
     if backbone.ties_frames:
-        raise UserError(f"{options.model} is a video model already: tune the image model it was made from.")
+        raise UserError(f"{networks.model} is a video model already: tune the image model it was made from.")
+    if backbone.embeds_guidance:
+        raise UserError(f"{networks.model} was distilled with its guidance: tune the model it was distilled from.")
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         inflate(backbone.unet, options.rank)
@@ -76,7 +82,14 @@ def _tune(options: TuningConfig) -> Path:
     images = _class_latents(options, backbone, clip.frames.shape[1:3])
     module = Tuning(options, backbone, method, clip.frames, backbone.encode(to_unit_range(clip.frames)), images)
     fit(module)
-    return _save(module, options, folder, method)
+    return _save(module, options, found, method)
+
+
+def _check_image_model(networks: ModelOptions) -> None:
+    """Refuse what is added to a tuned model rather than tuned with it."""
+    for option, value in {"--lora": networks.lora, "--motion-adapter": networks.motion_adapter}.items():
+        if value:
+            raise UserError(f"{option} is not for tuning, which changes the model's own weights alone: leave it out.")
 
 
 def _read(spec: ClipSpec, folder: Path) -> Clip:
@@ -93,15 +106,15 @@ def _method(options: TuningConfig, folder: Path) -> MethodConfig:
     return replace(method, **{name: value for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
 
 
-def _record(options: TuningConfig, folder: Path) -> None:
+def _record(options: TuningConfig, found: Checkpoint) -> None:
     """Write down what is tuned on what. Raises UserError if the folder holds another tuning."""
     settings = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
-    inputs = {"checkpoint": checkpoint_digest(folder), "content": content_digest(open_input(options.spec.path))}
+    inputs = {"checkpoint": found.digest, "content": content_digest(open_input(options.spec.path))}
     asked = json.loads(json.dumps({**settings, **inputs}))
     path = options.out / RECORD
     if path.exists():
-        found = read_object(path)
-        others = [name for name in asked if found.get(name) != asked[name]]
+        before = read_object(path)
+        others = [name for name in asked if before.get(name) != asked[name]]
         if others:
             raise UserError(
                 f"{options.out} holds a tuning with another {', '.join(others)}: name another --out, or take it away."
@@ -123,16 +136,27 @@ def _class_latents(options: TuningConfig, backbone: Backbone, size: tuple[int, i
     return torch.cat([backbone.encode(to_unit_range(image)) for image in images])
 
 
-def _save(module: Tuning, options: TuningConfig, folder: Path, method: MethodConfig) -> Path:
+def _save(module: Tuning, options: TuningConfig, found: Checkpoint, method: MethodConfig) -> Path:
     """Write the tuned checkpoint, whole or not at all; what was not trained is copied."""
     final = options.out / "model"
     with replacing(final) as made:
-        shutil.copytree(folder, made, ignore=_left_out)
+        shutil.copytree(found.folder, made, ignore=_left_out)
+        if found.vae is not None:
+            _replace_autoencoder(made, found.vae)
         save_inflated(module.unet, options.rank, made)
         tuned = {"key_frames": list(method.key_frames), "norm_scope": method.norm_scope}
-        written = json.dumps({**recommendations(folder), **tuned}, indent=2) + "\n"
+        written = json.dumps({**recommendations(found.folder), **tuned}, indent=2) + "\n"
         (made / RECOMMENDATIONS).write_text(written, encoding="utf-8")
     return final
+
+
+def _replace_autoencoder(made: Path, vae: Path) -> None:
+    """The queries were tuned on the latents of this one."""
+    shutil.rmtree(made / "vae")
+    shutil.copytree(vae, made / "vae", ignore=_left_out)
+    index = made / "model_index.json"
+    named = {**read_object(index), "vae": ["diffusers", autoencoder_class(vae)]}
+    index.write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:

@@ -22,7 +22,6 @@ class TuningConfig(FrameSelection):
     """How a checkpoint is tuned on one clip (Tune-A-Video, Wu et al., ICCV 2023, as FateZero's authors do it).
 
     Attributes:
-        model: the image model to start from, as for `fatezero edit`.
         clip: a video file or a folder of images.
         prompt: describes the clip.
         manifest: tune one model for each clip that a manifest's edits start from, in place of clip and prompt; then
@@ -52,7 +51,6 @@ class TuningConfig(FrameSelection):
         threads: CPU threads; PyTorch's own choice by default.
     """
 
-    model: str = "picturebook"
     clip: str | None = None
     prompt: str | None = None
     manifest: str | None = None

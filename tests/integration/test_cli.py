@@ -145,10 +145,10 @@ def test_one_bad_clip_does_not_stop_the_others(
     ("options", "complaint"),
     [
         ({"clip": "nowhere.mp4"}, "nowhere.mp4"),
-        ({"model": "nowhere/at/all"}, "no checkpoint folder nowhere/at/all"),
+        ({"model": "nowhere/at/all"}, "no checkpoint nowhere/at/all"),
         ({"edited_words": "[tiger]"}, "'tiger' is not a word of the prompt"),
         ({"fusion.word_map": "replace", "target": "a car"}, "equal word counts"),
-        ({"target": "car " * 90}, "92 tokens"),
+        ({"target": "car " * 90}, "90 tokens, which take 2 contexts"),
         ({"height": 60}, "multiples of 8"),
         ({"chunk": 2}, "norm_scope is 'clip'"),
         ({"fusion.self_window": "[0.5,0.2]"}, "fusion.self_window"),

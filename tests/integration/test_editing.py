@@ -105,7 +105,7 @@ def test_per_frame_settings_are_the_plain_image_model(backbone32: Backbone) -> N
     text = backbone32.embed(SOURCE)
     with video_denoiser(backbone32, method, 3, None) as denoiser:
         ours = denoiser.predict(Branches(conditional=Branch(latents, text)), 501).conditional
-    theirs = [backbone32.unet(frame[None], 501, encoder_hidden_states=text).sample for frame in latents]
+    theirs = [backbone32.unet(frame[None], 501, encoder_hidden_states=text.hidden).sample for frame in latents]
     torch.testing.assert_close(ours, torch.cat(theirs), rtol=1e-4, atol=1e-5)
 
 
@@ -220,7 +220,9 @@ def test_an_inversion_that_kept_too_little_is_refused(backbone32: Backbone) -> N
     inversion = editor.invert(clip(), SOURCE, [Target(prompt=TARGET, method=plain)])
     with pytest.raises(UserError, match="kept less"):
         editor.edit_inverted(inversion, Target(prompt=TARGET, method=wide))
-    for change in ({"steps": 3}, {"key_frames": ()}, {"norm_scope": "clip"}, {"blending": BlendingConfig()}):
+    for change in (
+        {"steps": 3}, {"key_frames": ()}, {"norm_scope": "clip"}, {"blending": BlendingConfig()}, {"prompt_contexts": 2}
+    ):  # fmt: skip
         with pytest.raises(UserError, match="another inversion"):
             editor.edit_inverted(inversion, Target(prompt=TARGET, method=replace(plain, **change)))  # type: ignore[arg-type]
     unlike = [Target(prompt=TARGET, method=method) for method in (plain, replace(plain, steps=5))]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fatezero.clips.video import write_video
-from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
+from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.checkpoint import find_checkpoint
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
@@ -20,7 +20,7 @@ from fatezero.runs.segments import Segment
 from fatezero.types import ClipSpec, EditRequest
 
 METHOD = MethodConfig(steps=4, fusion=FusionConfig(self_window=(0.0, 0.5)), blending=BlendingConfig())
-CHECKPOINT = find_checkpoint(str(Path(__file__).parents[1] / "golden" / "model"))
+CHECKPOINT = find_checkpoint(ModelOptions(model=str(Path(__file__).parents[1] / "golden" / "model")))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,11 @@ def editor(golden_folder: Path) -> FateZero:
     return FateZero.load(str(golden_folder / "model"), RuntimeConfig(device="cpu"), lambda _: None)
 
 
-@pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
-def test_bytes_are_forecast_exactly(backend: str, job: EditJob, frames: np.ndarray, golden_folder: Path) -> None:
+@pytest.mark.parametrize(("backend", "contexts"), [("qk", 2), ("maps", 2), ("maps", 1), ("recompute", 1)])
+def test_bytes_are_forecast_exactly(
+    backend: str, contexts: int, job: EditJob, frames: np.ndarray, golden_folder: Path
+) -> None:
+    job = replace(job, method=replace(METHOD, prompt_contexts=contexts))
     runtime = RuntimeConfig(device="cpu", backend=backend)  # type: ignore[arg-type]
     editor = FateZero.load(str(golden_folder / "model"), runtime, lambda _: None)
     forecast = Forecaster(lambda _: editor).of_group(share_inversions([job])[0])

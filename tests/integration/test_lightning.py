@@ -11,7 +11,7 @@ import pytest
 from lightning import Trainer
 
 from fatezero.clips.video import write_video
-from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
+from fatezero.config import FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.checkpoint import find_checkpoint, sized
 from fatezero.errors import UserError
 from fatezero.lightning.datamodule import JobDataModule
@@ -23,7 +23,7 @@ from fatezero.runs.state import failure_reason
 from fatezero.types import ClipSpec, EditRequest
 
 METHOD = MethodConfig(steps=2, fusion=FusionConfig(), blending=None)
-CHECKPOINT = find_checkpoint(str(Path(__file__).parents[1] / "golden" / "model"))
+CHECKPOINT = find_checkpoint(ModelOptions(model=str(Path(__file__).parents[1] / "golden" / "model")))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,12 @@ def test_digests_tell_what_decides_a_result(clip: ClipSpec, tmp_path: Path) -> N
         jobs([request(replace(clip, path=str(other)), "a")]),
         jobs([request(clip, "a", "a blue ball")]),
         jobs([request(clip, "a")], replace(METHOD, steps=3)),
-        make_jobs([request(clip, "a")], {"full": METHOD}, Path("run"), lambda _: find_checkpoint("picturebook")),
+        make_jobs(
+            [request(clip, "a")],
+            {"full": METHOD},
+            Path("run"),
+            lambda _: find_checkpoint(ModelOptions(model="picturebook")),
+        ),
     ):
         assert changed[0].digest != first.digest
 

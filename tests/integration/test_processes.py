@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,12 @@ import pytest
 
 from fatezero.clips.video import read_clip, write_video
 from fatezero.types import ClipSpec
+from tests.faults.warm_process import WarmProcess
 
 WORDS = ("red", "blue", "green", "golden", "black", "white", "silver", "purple")
 
 Command = Callable[..., list[str]]
+Warm = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], P
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def command(golden_folder: Path) -> Command:
     """The words of `fatezero edit` on the tiny checkpoint, two steps."""
 
@@ -61,11 +63,40 @@ def command(golden_folder: Path) -> Command:
     return words
 
 
+@pytest.fixture(scope="module")
+def four_edits(manifest: Callable[[int, int], Path]) -> Path:
+    """A manifest of two clips with two edits each."""
+    return manifest(2, 2)
+
+
+@pytest.fixture(scope="module")
+def by_one_process(four_edits: Path, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of these edits by one process."""
+    made = tmp_path_factory.mktemp("runs") / "one"
+    run(command(four_edits, made))
+    return made
+
+
 def run(words: list[str], status: int = 0) -> str:
     finished = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
     assert finished.returncode == status, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
     return finished.stdout + finished.stderr
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """As `run`, in a child of a process that has imported everything: for what other processes are compared with."""
+    process = WarmProcess(tmp_path_factory.mktemp("said"))
+
+    def run_warm(words: list[str], status: int = 0) -> str:
+        ended = process.run(*words[words.index("fatezero") + 1 :])
+        assert ended.status == status, ended.said
+        assert "Traceback" not in ended.said
+        return ended.said
+
+    yield run_warm
+    process.close()
 
 
 def environment() -> dict[str, str]:
@@ -87,14 +118,13 @@ def made_at(run: Path) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_processes_change_nothing(
-    devices: int, manifest: Callable[[int, int], Path], command: Command, tmp_path: Path
+    devices: int, four_edits: Path, by_one_process: Path, command: Command, tmp_path: Path
 ) -> None:
-    edits = manifest(2, 2)
-    run(command(edits, tmp_path / "one"))
-    run(command(edits, tmp_path / "many", f"--devices={devices}"))  # four processes for three groups: one has no work
-    assert digests(tmp_path / "many") == digests(tmp_path / "one")
-    assert len(digests(tmp_path / "one")) == 4
-    for meta in tmp_path.glob("*/*/*/meta.json"):
+    many = tmp_path / "many"
+    run(command(four_edits, many, f"--devices={devices}"))  # four processes for three groups: one has no work
+    assert digests(many) == digests(by_one_process)
+    assert len(digests(many)) == 4
+    for meta in [*many.glob("*/*/meta.json"), *by_one_process.glob("*/*/meta.json")]:
         made_with = json.loads(meta.read_text(encoding="utf-8"))
         assert made_with["runtime"]["threads"] == 1
         assert made_with["runtime"]["memory_gb"] == 2.0
@@ -102,12 +132,12 @@ def test_processes_change_nothing(
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_processes(manifest: Callable[[int, int], Path], command: Command, tmp_path: Path) -> None:
-    edits = manifest(2, 2)
-    run(command(edits, tmp_path / "one"))
-    words = command(edits, tmp_path / "torchrun", "--devices=2")[1:]
+def test_torchrun_starts_the_processes(
+    four_edits: Path, by_one_process: Path, command: Command, tmp_path: Path
+) -> None:
+    words = command(four_edits, tmp_path / "torchrun", "--devices=2")[1:]
     said = run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words])
-    assert digests(tmp_path / "torchrun") == digests(tmp_path / "one")
+    assert digests(tmp_path / "torchrun") == digests(by_one_process)
     assert said.count("4 of 4 edits are in") == 1
 
 
@@ -119,7 +149,7 @@ def test_more_processes_than_edits(manifest: Callable[[int, int], Path], command
 
 @pytest.mark.slow
 def test_one_process_that_dies_is_told_and_made_good(
-    manifest: Callable[[int, int], Path], command: Command, tmp_path: Path
+    manifest: Callable[[int, int], Path], command: Command, warm: Warm, tmp_path: Path
 ) -> None:
     edits = manifest(2, 4)
     words = command(edits, tmp_path / "run", "--devices=2", steps=6)
@@ -136,11 +166,11 @@ def test_one_process_that_dies_is_told_and_made_good(
     assert not list((tmp_path / "run").rglob(".*"))  # the lock of a killed process goes as well
     before = made_at(tmp_path / "run")
     assert len(before) < 8
-    run(words)
+    warm(words)
     after = made_at(tmp_path / "run")
     assert len(after) == 8
     assert {name: after[name] for name in before} == before  # nothing was made twice
-    run(command(edits, tmp_path / "undisturbed", steps=6))
+    warm(command(edits, tmp_path / "undisturbed", steps=6))
     assert digests(tmp_path / "run") == digests(tmp_path / "undisturbed")
 
 
@@ -159,30 +189,31 @@ def test_two_runs_on_one_folder_share_the_work(
 
 @pytest.mark.slow
 def test_kept_inversions_change_nothing(
-    manifest: Callable[[int, int], Path], command: Command, golden_folder: Path, tmp_path: Path
+    four_edits: Path, command: Command, warm: Warm, golden_folder: Path, tmp_path: Path
 ) -> None:
-    edits, cache = manifest(2, 2), tmp_path / "cache"
+    edits, cache = four_edits, tmp_path / "cache"
     inverting = [sys.executable, "-m", "fatezero", "invert", f"--model={golden_folder / 'model'}", "--device=cpu"]
     run([*inverting, f"--manifest={edits}", f"--cache={cache}", "--steps=2", "--devices=2"])
-    listed = run([sys.executable, "-m", "fatezero", "cache", "ls", str(cache)])
+    listed = warm([sys.executable, "-m", "fatezero", "cache", "ls", str(cache)])
     assert "2 inversions" in listed
-    said = run(command(edits, tmp_path / "found", f"--cache={cache}"))
+    said = warm(command(edits, tmp_path / "found", f"--cache={cache}"))
     assert said.count("from the cache") == 2
-    run(command(edits, tmp_path / "made", "--backend=recompute"))
+    warm(command(edits, tmp_path / "made", "--backend=recompute"))
     assert digests(tmp_path / "found") == digests(tmp_path / "made")
 
 
 @pytest.mark.slow
-def test_a_long_clip_is_shared_by_processes(golden_folder: Path, tmp_path: Path) -> None:
+def test_a_long_clip_is_shared_by_processes(golden_folder: Path, warm: Warm, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (11, 64, 64, 3), np.uint8)
     write_video(tmp_path / "long.webp", frames, 8)
     asked = {"clip": tmp_path / "long.webp", "source": "a grey ball", "target": "a red ball", "edited_words": "ball"}
     asked |= {"model": golden_folder / "model", "steps": 3, "norm_scope": "frame", "key_frames": '["first","middle"]'}
     asked |= {"height": 64, "width": 64, "id": "long", "device": "cpu", "chunk": 4}
     words = [sys.executable, "-m", "fatezero", "edit", *(f"--{name}={value}" for name, value in asked.items())]
-    run([*words, f"--out={tmp_path / 'whole'}"])
+    warm([*words, f"--out={tmp_path / 'whole'}"])
     for devices in (1, 2, 3):
-        run([*words, f"--out={tmp_path / str(devices)}", "--segment=4", f"--devices={devices}"])
+        edit = warm if devices == 1 else run
+        edit([*words, f"--out={tmp_path / str(devices)}", "--segment=4", f"--devices={devices}"])
         assert digests(tmp_path / str(devices)) == digests(tmp_path / "1")
         assert not list(tmp_path.rglob("*.pieces"))
     for folder in ("frames", "masks"):
@@ -190,12 +221,14 @@ def test_a_long_clip_is_shared_by_processes(golden_folder: Path, tmp_path: Path)
         segments = read_clip(ClipSpec(path=str(tmp_path / "2/fatezero/long" / folder))).frames.astype(int)
         assert whole.shape == segments.shape == (11, 64, 64, 3)
         assert np.abs(whole - segments).max() <= 1  # other batches round otherwise
-    said = run([*words, "--norm_scope=clip", f"--out={tmp_path / 'tied'}", "--segment=4"], status=1)
+    said = warm([*words, "--norm_scope=clip", f"--out={tmp_path / 'tied'}", "--segment=4"], status=1)
     assert "norm_scope is 'clip'" in said
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(manifest: Callable[[int, int], Path], command: Command, tmp_path: Path) -> None:
+def test_killed_again_and_again(
+    manifest: Callable[[int, int], Path], command: Command, warm: Warm, tmp_path: Path
+) -> None:
     edits = manifest(6, 6)
     words, dice = command(edits, tmp_path / "run", "--devices=2"), random.Random(0)
     seen: dict[str, int] = {}
@@ -212,8 +245,8 @@ def test_killed_again_and_again(manifest: Callable[[int, int], Path], command: C
         assert {name: now[name] for name in seen} == seen  # what was done stays as it was
         seen = now
     assert "36 of 36 edits" in run(words)
-    assert "36 done" in run([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")])
-    run(command(edits, tmp_path / "undisturbed"))
+    assert "36 done" in warm([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")])
+    warm(command(edits, tmp_path / "undisturbed"))
     assert digests(tmp_path / "run") == digests(tmp_path / "undisturbed")
     assert len(digests(tmp_path / "run")) == 36
 
@@ -221,21 +254,21 @@ def test_killed_again_and_again(manifest: Callable[[int, int], Path], command: C
 @pytest.mark.slow
 @pytest.mark.parametrize("harmed", [0, 5])  # early in one process's share, late in another's
 def test_a_clip_that_fails_stops_no_other(
-    harmed: int, manifest: Callable[[int, int], Path], command: Command, tmp_path: Path
+    harmed: int, manifest: Callable[[int, int], Path], command: Command, warm: Warm, tmp_path: Path
 ) -> None:
     edits = manifest(6, 1)
     (edits.parent / f"clip{harmed}.mp4").write_bytes(b"no video")
     said = run(command(edits, tmp_path / "run", "--devices=2"), status=1)
     assert f"clip{harmed}.mp4 is not a video" in said
     assert len(digests(tmp_path / "run")) == 5
-    said = run([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")], status=1)
+    said = warm([sys.executable, "-m", "fatezero", "status", str(tmp_path / "run")], status=1)
     assert "5 done, 1 failed" in said
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_that_fills_up_loses_nothing(
-    manifest: Callable[[int, int], Path], command: Command, tmp_path: Path
+    manifest: Callable[[int, int], Path], command: Command, warm: Warm, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -254,7 +287,7 @@ def test_a_disk_that_fills_up_loses_nothing(
         before = made_at(disk / "run")
         assert 0 < len(before) < 12
         (disk / "ballast").unlink()
-        run(words)
+        warm(words)
         after = made_at(disk / "run")
         assert len(after) == 12
         assert {name: after[name] for name in before} == before

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fatezero.cli import main
-from fatezero.config import MethodConfig
+from fatezero.config import MethodConfig, ModelOptions
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.pipeline import FateZero
@@ -74,7 +74,9 @@ def test_a_result_keeps_times_and_sound(
     request = EditRequest(
         id="one", clip=ClipSpec(path=str(talkie)), source_prompt=SOURCE, target_prompt=TARGET, edited_words=words
     )
-    job = EditJob(request, method, tmp_path / "full" / "one", Checkpoint("tiny", golden_folder / "model"))
+    job = EditJob(
+        request, method, tmp_path / "full" / "one", Checkpoint(ModelOptions(model="tiny"), golden_folder / "model")
+    )
     clip = Clip(frames, TIMES, ("Decoded.",), Sound(talkie, 0.0) if kept else None)
     assert save_result(job, result, clip, editor) == (("Decoded.", COPIED) if kept else ("Decoded.",))
     for name in ("edited.mp4", "side_by_side.mp4", "masks.mp4"):

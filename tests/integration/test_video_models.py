@@ -15,7 +15,7 @@ from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipelin
 from torch import Tensor, nn
 
 from fatezero.attention.temporal import TemporalConvolution, inflate, is_temporal, temporal_layers
-from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
+from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
 from fatezero.diffusion.motion_unet import with_motion
@@ -170,7 +170,7 @@ def test_motion_modules_are_diffusers_own(backbone64: Backbone, tmp_path: Path) 
     unet = with_motion(backbone64.unet, adapter(tmp_path, trained=True), "random")  # type: ignore[arg-type]
     backbone = with_unet(backbone64, unet)
     (ours,) = predict(backbone, noise(), replace(IMAGE, key_frames=()))
-    text = backbone.embed(SOURCE).expand(4, -1, -1)
+    text = backbone.embed(SOURCE).hidden.expand(4, -1, -1)
     with torch.no_grad():
         theirs = unet(noise().transpose(0, 1)[None], 301, text).sample[0].transpose(0, 1)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
@@ -260,7 +260,9 @@ def test_adapters_of_other_models_are_refused(
 ) -> None:
     folder = adapter(tmp_path, trained=True, **changes)
     with pytest.raises(UserError, match=sentence):
-        Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu"), str(folder))
+        Backbone.load(
+            ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(folder)), RuntimeConfig(device="cpu")
+        )
 
 
 @pytest.mark.parametrize(
@@ -268,12 +270,17 @@ def test_adapters_of_other_models_are_refused(
 )
 def test_missing_adapters_are_said(golden_folder: Path, name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu"), name or "./nowhere")
+        Backbone.load(
+            ModelOptions(model=str(golden_folder / "model"), motion_adapter=name or "./nowhere"),
+            RuntimeConfig(device="cpu"),
+        )
 
 
 def test_an_adapter_without_weights_is_refused(golden_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="with safetensors weights beside it"):
-        Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu"), str(tmp_path))
+        Backbone.load(
+            ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), RuntimeConfig(device="cpu")
+        )
 
 
 def test_temporal_layers_travel_beside_the_unet(backbone64: Backbone, golden_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from fatezero.clips.video import read_clip
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
 from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
@@ -65,7 +65,7 @@ def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
     recipes = [draw_recipe(9, number) for number in range(3)]
 
     def error(adapter: str | None) -> float:
-        backbone = Backbone.load("picturebook", RuntimeConfig(device="cpu"), adapter)
+        backbone = Backbone.load(ModelOptions(motion_adapter=adapter), RuntimeConfig(device="cpu"))
         errors, method = [], MethodConfig(key_frames=(), norm_scope="frame")
         for recipe in recipes:
             clean, text = backbone.encode(to_unit_range(render_clip(recipe).frames[:8])), recipe.scene.caption

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fatezero.config import RuntimeConfig
+from fatezero.config import ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.errors import UserError
 from fatezero.picturebook.models import motion_adapter, pool
@@ -186,7 +186,7 @@ def test_motion_trains_only_its_modules_and_exports_an_adapter(tmp_path: Path, m
     assert all(value.dtype == torch.float16 for value in weights.values())
     assert all("motion_modules" in name for name in weights)
     assert any(value.any() for name, value in weights.items() if name.endswith("proj_out.weight"))
-    backbone = Backbone.load("picturebook", RuntimeConfig(device="cpu"), str(folder))
+    backbone = Backbone.load(ModelOptions(motion_adapter=str(folder)), RuntimeConfig(device="cpu"))
     assert backbone.has_motion
     more = train_motion(replace(config, output=tmp_path / "more", init_from=folder, steps=1))
     assert (more / "config.json").exists()

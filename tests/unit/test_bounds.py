@@ -17,6 +17,7 @@ CASES: list[tuple[type, dict[str, Any], str]] = [
     *((MethodConfig, {"steps": value}, "steps is") for value in (0, 1001, nan, True, "x" * 10**5)),
     *((MethodConfig, {"guidance_scale": value}, "guidance_scale") for value in (0.5, nan, inf, 1e9)),
     *((MethodConfig, {"sdedit_strength": value}, "sdedit_strength") for value in (0, nan, 2)),
+    *((MethodConfig, {"prompt_contexts": value}, "prompt_contexts is") for value in (0, 17, nan)),
     (MethodConfig, {"key_frames": (10**12,)}, "key_frames is"),
     (MethodConfig, {"key_frames_min_width": -1}, "key_frames_min_width is"),
     *((FusionConfig, {"cross_window": value}, "cross_window is") for value in ((nan, 1), (0, nan), (0, inf))),

@@ -11,7 +11,7 @@ import pytest
 from fatezero.commands.ablate import VARIANTS, AblationOptions
 from fatezero.commands.edit import EditOptions, edit
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError
 from fatezero.runs.variants import choose_edits, make_variants, record, with_seeds
@@ -103,7 +103,7 @@ def test_seeds_are_drawn_where_they_matter() -> None:
 @pytest.mark.parametrize("name", ["index.html", "INDEX.html", "evaluation", "source"])
 def test_an_edits_variant_is_not_called_as_a_runs_own_file(name: str) -> None:
     with pytest.raises(UserError, match=name):
-        edit(EditOptions(variant=name), MethodConfig(), RuntimeConfig(), WorkOptions())
+        edit(EditOptions(variant=name), ModelOptions(), MethodConfig(), RuntimeConfig(), WorkOptions())
 
 
 def test_the_record_says_what_was_compared(tmp_path: Path) -> None:

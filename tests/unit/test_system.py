@@ -93,6 +93,27 @@ def test_temporary_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: p
     assert not list(parent.iterdir())
 
 
+def test_a_platform_without_locks_is_said_in_one_sentence() -> None:
+    """As on Windows: by the command, and in Python where a name of the package is asked for."""
+    program = """
+import runpy, sys
+sys.modules["fcntl"] = None
+import fatezero
+try:
+    fatezero.FateZero
+except fatezero.UserError as error:
+    print(error)
+sys.argv = ["fatezero", "status", "run"]
+runpy.run_module("fatezero", run_name="__main__")
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    sentence = "FateZero runs on Linux and macOS, whose locks on files it needs: on Windows run it in WSL"
+    assert (made.returncode, made.stdout.startswith(sentence), made.stderr.startswith(f"fatezero: {sentence}")) == (
+        1, True, True,
+    )  # fmt: skip
+    assert made.stderr.count("\n") == 1
+
+
 def test_text_cannot_steer_the_terminal() -> None:
     assert printable("\x1b]0;owned\x07 \u202egnp.exe \ud800 é 漢\n\t") == (
         "\\x1b]0;owned\\x07 \\u202egnp.exe \\ud800 é 漢\n\t"

@@ -21,6 +21,7 @@ from diffusers import (
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from fatezero.diffusion.schedule_fields import SCHEDULER_FILE
 from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
 from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit, to_pixels
@@ -197,9 +198,10 @@ class MotionTraining(PicturebookModule):
 
 
 def export_adapter(module: MotionTraining, folder: Path) -> None:
-    """Write the motion modules in the layout of diffusers' MotionAdapter, fp16 safetensors."""
+    """Write the motion modules in the layout of diffusers' MotionAdapter, fp16 safetensors, and their noise levels."""
     module.unet.save_motion_modules(folder)
     MotionAdapter.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
+    module.scheduler.save_pretrained(folder / SCHEDULER_FILE.parent)
 
 
 def train_motion(config: MotionConfig) -> Path:
