@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "fatezero.edit_plan": {"fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"},
     "fatezero.editing": {"fatezero.attention", "fatezero.blending", "fatezero.diffusion", "fatezero.edit_plan"},
-    "fatezero.results": {"fatezero.source_attention", "fatezero.diffusion"},
+    "fatezero.results": {"fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"},
     "fatezero.pipeline": {
         *("fatezero.blending", "fatezero.source_attention", "fatezero.diffusion", "fatezero.edit_plan"),
         *("fatezero.editing", "fatezero.results"),

@@ -118,7 +118,9 @@ def test_two_manifests_started_at_once_lose_no_plan(
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_folder_that_becomes_read_only_is_told(devices: int, editing: Editing, tmp_path: Path) -> None:
+def test_a_folder_that_becomes_read_only_is_told(
+    devices: int, warm: WarmProcess, editing: Editing, tmp_path: Path
+) -> None:
     everyone = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
     prefix = [] if os.geteuid() else everyone  # the system's owner may write anywhere
     if prefix and (not shutil.which("setpriv") or subprocess.run([*prefix, "true"], check=False).returncode):
@@ -136,7 +138,7 @@ def test_a_folder_that_becomes_read_only_is_told(devices: int, editing: Editing,
     assert process.returncode == 1, said
     assert "cannot be written" in said
     assert "Traceback" not in said
-    assert subprocess.run([sys.executable, "-m", "fatezero", *words], check=False).returncode == 0
+    assert warm.run(*words).status == 0
     assert not hidden(run)
 
 

@@ -132,6 +132,8 @@ def warm_up() -> None:
         importlib.import_module(module)
     torch.set_num_threads(1)
     Backbone.load(str(Path(__file__).parents[1] / "golden" / "model"), RuntimeConfig(device="cpu"))
+    gc.collect()
+    gc.freeze()  # else every child walks through, and so copies, all that was imported
 
 
 def main() -> None:

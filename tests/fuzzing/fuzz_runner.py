@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -53,6 +54,8 @@ def warm_up() -> None:
     importlib.import_module("platform").processor()  # asks another program, once
     importlib.import_module("pyarrow.parquet")
     importlib.import_module("PIL.Image").init()
+    gc.collect()
+    gc.freeze()  # else every forked process walks through, and so copies, all that was imported
 
 
 def _import_all(package: ModuleType) -> None:
