@@ -247,16 +247,19 @@ def test_the_full_method_equals_the_reference(saved: Path, backend: str) -> None
 
 
 def test_backends_agree_in_float32(backbone: Backbone) -> None:
+    """As far as guidance lets rounding grow, which is another number on each processor."""
     wanted, _ = run_full(backbone, noise(3), "recompute")
     for backend in ("qk", "maps"):
         ours, _ = run_full(backbone, noise(3), backend)
-        close(ours.edited[-1], wanted.edited[-1])
+        close(ours.edited[-1], wanted.edited[-1], 1e-3)
 
 
-def test_chunks_agree(backbone: Backbone) -> None:
-    editor = FateZero(backbone, replace(QUIET, backend="qk"), report=lambda _: None)
-    chunked = FateZero(backbone, replace(QUIET, backend="recompute", chunk=1), report=lambda _: None)
+def test_chunks_agree(saved: Path) -> None:
+    """In float64, where rounding cannot grow to what a chunk forgotten would make."""
+    backbone = Backbone.load(str(saved), DOUBLE)
+    editor = FateZero(backbone, replace(DOUBLE, backend="qk"), report=lambda _: None)
+    chunked = FateZero(backbone, replace(DOUBLE, backend="recompute", chunk=1), report=lambda _: None)
     method = replace(FULL, steps=2, norm_scope="frame")
     words = {"edited_words": ("jeep",), "target_words": ("car",)}
     whole, cut = (one.edit(frames_of(3), SOURCE, TARGET, **words, method=method) for one in (editor, chunked))
-    close(cut.latents, whole.latents)
+    close(cut.latents, whole.latents, 1e-9)
