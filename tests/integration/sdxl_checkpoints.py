@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,8 @@ def whole_sdxl(golden_folder: Path, dtype: torch.dtype) -> Any:
     finally:
         torch.set_default_dtype(before)
     return tiny_sdxl(golden_folder, **parts, tokenizer=tokenizer)
+
+
+def change(file: Path, **values: Any) -> None:
+    """Change some fields of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")

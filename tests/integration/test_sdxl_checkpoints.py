@@ -23,7 +23,7 @@ from fatezero.diffusion.checkpoint import Checkpoint, find_checkpoint, native_si
 from fatezero.diffusion.components import check_description
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
-from tests.integration.sdxl_checkpoints import SDXL_UNET, UNET, motion_adapter, tiny_sdxl, whole_sdxl
+from tests.integration.sdxl_checkpoints import SDXL_UNET, UNET, change, motion_adapter, tiny_sdxl, whole_sdxl
 
 SOURCE, TARGET = "a jeep on a road", "a bus on a road"
 QUIET = RuntimeConfig(device="cpu", dtype="float32")
@@ -41,10 +41,6 @@ def saved(golden_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def model(saved: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(saved, tmp_path / "model"))
-
-
-def change(file: Path, **values: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def pictures(frames: int = 2, side: int = 128) -> np.ndarray:
