@@ -35,7 +35,8 @@ class FrameSelection:
         height: rows of the result; left open, a clip keeps its own, and an edit takes the size nearest the clip's
             shape at the checkpoint's own scale.
         width: columns of the result; as height.
-        fit: how another aspect ratio is met: "crop" scales to cover and crops the centre, "stretch" distorts.
+        fit: how another aspect ratio is met: "crop" scales to cover and crops the centre, "right" crops the right end
+            (the last of pictures side by side), "stretch" distorts.
         stream: which of a file's videos is taken, counted from 0; by default the film (see docs/clips.md).
     """
 
@@ -45,7 +46,7 @@ class FrameSelection:
     fps: float | None = None
     height: int | None = None
     width: int | None = None
-    fit: Literal["crop", "stretch"] = "crop"
+    fit: Literal["crop", "right", "stretch"] = "crop"
     stream: int | None = None
 
     @property
@@ -59,12 +60,48 @@ class ClipSpec(FrameSelection):
     """Which frames of which file, and at what size.
 
     Attributes:
-        path: a video file (mp4, webm, gif, webp, …) or a folder of images.
+        path: a video file (mp4, webm, gif, webp, …) or a folder of images; empty where an edit has no source clip.
         audio: "keep" the file's sound beside the edited frames, or "drop" it.
     """
 
     path: str
     audio: Literal["keep", "drop"] = "keep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec:
+    """Where a clip's edit belongs.
+
+    Pictures of a coloured palette number their objects, and 0 is none (DAVIS); where they use its black, that is none.
+    So do lossless grey ones if no level of the whole mask lies above half of their range, be they zeros and ones. Of
+    other grey ones, what is brighter than half is inside; of coloured ones, what is not black; of lossy ones and of
+    videos, what is brighter than half or of a strong colour.
+
+    Attributes:
+        path: a video, an image, or a folder of images; empty where runs are stated.
+        objects: numbers of those that are inside; () is all.
+        runs: start and length of each run of pixels inside, counted row by row in 512 x 512 (PIE-Bench); None where
+            there is a path.
+    """
+
+    path: str = ""
+    objects: tuple[int, ...] = ()
+    runs: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanionSpec:
+    """What lies beside a clip, such as its true edit or a mask: its frame i belongs to frame i of the clip's file.
+
+    So the clip's range, stride, rate and size hold for it too, whatever times it has itself.
+
+    Attributes:
+        clip: what is taken of the clip's file.
+        content: a file or folder; or a mask, whose frames are 255 inside and 0 outside.
+    """
+
+    clip: ClipSpec
+    content: str | MaskSpec
 
 
 @dataclass(frozen=True)
@@ -109,8 +146,8 @@ class EditRequest:
     """One clip, one pair of prompts.
 
     Attributes:
-        id: names the result's folder; letters, digits, '.', '_' and '-' only.
-        clip: the source frames.
+        id: names the edit, and so the result's folder (see `data.layout.result_name`); any text.
+        clip: the source frames; its path is empty where there are none: such an edit can be scored, but not made.
         source_prompt: describes the clip as it is.
         target_prompt: describes the clip as it should become.
         edited_words: words of the source prompt that the edit changes; they make the blending mask.
@@ -132,6 +169,11 @@ class EditRequest:
     category: str = ""
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether there is a source clip."""
+        return bool(self.clip.path)
 
     def __post_init__(self) -> None:
         for name in ("edited_words", "target_words"):

@@ -38,6 +38,7 @@ from fatezero.data.files import MAX_IMAGE_FILE
 from fatezero.errors import UserError
 from fatezero.system.terminal import printable, shortened
 
+ReadImage = Callable[[Path, Image.Image], Frame]  # what is made of an image that is no animation
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WebP"}  # of a folder's frames
 _UNREAD = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".exr")
 IMAGE_SUFFIXES = tuple(_KINDS)
@@ -55,11 +56,15 @@ _READ = ", ".join(_NAMES.get(name, name) for name in _FORMATS)
 _SLOWED = "Frames that are to last 10 ms or less last 100 ms, as in every browser."
 
 
-def open_animation(path: Path) -> Source:
+def open_animation(path: Path, read: ReadImage = to_rgb) -> Source:
     """Reads the size and the frame times of an image file; a still image is a clip of one frame.
 
     A duration of 10 ms or less means 100 ms, as in every browser. An animated PNG's picture for programs that know no
     animations is no frame, unless the file says so.
+
+    Args:
+        path: of the file.
+        read: what is made of a still image.
 
     Raises:
         UserError: not an image, damaged, or too large.
@@ -84,7 +89,7 @@ def open_animation(path: Path) -> Source:
                 while position < index:
                     frame, position = next(frames), position + 1
                 if frame is not None:
-                    yield frame.show()
+                    yield frame.show() if count > 1 else read(path, image)
 
     return Source(path, kind, height, width, times, sum(durations) / 1000, fps, decode, _reader, tuple(notes))
 
@@ -161,8 +166,12 @@ def _frame_count(path: Path, image: Image.Image) -> int:
     return count
 
 
-def open_folder(folder: Path) -> Source:
+def open_folder(folder: Path, read: ReadImage = to_rgb) -> Source:
     """Lists the images of a folder in natural order (2 before 10), leaving out hidden and other files.
+
+    Args:
+        folder: of images.
+        read: what is made of each.
 
     Raises:
         UserError: no image in it, images of several types or sizes, or one that cannot be read.
@@ -176,7 +185,7 @@ def open_folder(folder: Path) -> Source:
     def decode(indices: Sequence[int]) -> Iterator[Frame]:
         for index in indices:
             with _opened(images[index]) as image:
-                yield to_rgb(images[index], image)
+                yield read(images[index], image)
 
     count = len(images)
     said = f"folder of {count} {kind} image{'s' if count > 1 else ''}"

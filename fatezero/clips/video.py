@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 from PIL import Image
 
-from fatezero.clips.decode import open_video
 from fatezero.clips.encode import FASTEST, SLOWEST, write_frames, write_video
-from fatezero.clips.images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, open_animation, open_folder
+from fatezero.clips.masks import open_mask
+from fatezero.clips.opening import open_source
 from fatezero.clips.panels import side_by_side
 from fatezero.clips.selection import at_rate, in_range, sound_of, timing_of
 from fatezero.clips.source import Frame, Source, naming
-from fatezero.data.remote import open_input
 from fatezero.errors import UserError
-from fatezero.types import Clip, ClipSpec, Frames, Sound, Timing, mean_rate
+from fatezero.types import Clip, ClipSpec, CompanionSpec, Frames, Sound, Timing, mean_rate
 
 __all__ = ["VideoInfo", "iter_frames", "probe", "read_clip", "side_by_side", "write_frames", "write_video"]
 
@@ -37,6 +36,8 @@ class VideoInfo:
         height: rows.
         width: columns.
         timing: when each is shown.
+        indices: which of the file's own frames they are.
+        file_frames: how many the file has.
         notes: one sentence for each thing that is done to the file's own frames.
         sound: None where there is none, or it is dropped.
     """
@@ -46,6 +47,8 @@ class VideoInfo:
     height: int
     width: int
     timing: Timing
+    indices: Sequence[int]
+    file_frames: int
     notes: tuple[str, ...] = ()
     sound: Sound | None = None
 
@@ -55,18 +58,27 @@ class VideoInfo:
         return mean_rate(self.timing)
 
 
-def probe(clip: str | Path | ClipSpec) -> VideoInfo:
+def probe(clip: str | Path | ClipSpec | CompanionSpec) -> VideoInfo:
     """What `read_clip` would return, from headers and index; of some kinds all frames are decoded for that.
 
     Raises:
         UserError: as `read_clip`, as far as it shows.
     """
     plan = _plan(clip)
-    kind = plan.source.kind
-    return VideoInfo(kind, len(plan.indices), plan.height, plan.width, plan.timing, plan.notes, plan.sound)
+    return VideoInfo(
+        kind=plan.source.kind,
+        frames=len(plan.indices),
+        height=plan.height,
+        width=plan.width,
+        timing=plan.timing,
+        indices=plan.indices,
+        file_frames=len(plan.source.times),
+        notes=plan.notes,
+        sound=plan.sound,
+    )
 
 
-def read_clip(spec: ClipSpec) -> Clip:
+def read_clip(spec: ClipSpec | CompanionSpec) -> Clip:
     """Decodes the frames that a spec names, at the size it names.
 
     Returns:
@@ -84,7 +96,7 @@ def read_clip(spec: ClipSpec) -> Clip:
     return Clip(frames, plan.timing, plan.notes, plan.sound)
 
 
-def iter_frames(clip: str | Path | ClipSpec, chunk: int) -> Iterator[Frames]:
+def iter_frames(clip: str | Path | ClipSpec | CompanionSpec, chunk: int) -> Iterator[Frames]:
     """The frames of a file, or those a spec names, `chunk` at a time: memory does not grow with the clip.
 
     Yields:
@@ -112,6 +124,7 @@ class _Plan:
     timing: Timing
     height: int
     width: int
+    fit: str
     scale: Callable[[Frame], Frame]
     notes: tuple[str, ...]
     sound: Sound | None
@@ -122,11 +135,14 @@ class _Plan:
             yield from map(self.scale, self.source.decode(self.indices))
 
 
-def _plan(clip: str | Path | ClipSpec) -> _Plan:
+def _plan(clip: str | Path | ClipSpec | CompanionSpec) -> _Plan:
+    if isinstance(clip, CompanionSpec):
+        content = clip.content
+        return _beside(_plan(clip.clip), open_source(content) if isinstance(content, str) else open_mask(content))
     spec = clip if isinstance(clip, ClipSpec) else ClipSpec(path=str(clip))
     _check(spec)
     with naming(spec.path, "a clip"):
-        source = _open(spec.path, spec.stream)
+        source = open_source(spec.path, spec.stream)
     shown, rate_notes = at_rate(source, spec.fps)
     taken, range_notes = in_range(spec, shown)
     height, width = spec.height or source.height, spec.width or source.width
@@ -134,19 +150,35 @@ def _plan(clip: str | Path | ClipSpec) -> _Plan:
     timing = timing_of(spec.path, taken)
     notes = (source.reader(taken.indices), *source.notes, *rate_notes, *range_notes, *size_notes)
     sound = sound_of(source, taken) if spec.audio == "keep" else None
-    return _Plan(source, taken.indices, timing, height, width, scale, notes, sound)
+    return _Plan(source, taken.indices, timing, height, width, spec.fit, scale, notes, sound)
 
 
-def _open(path: str, stream: int | None) -> Source:
-    local = open_input(path)
-    images = local.is_dir() or local.suffix.lower() in {*IMAGE_SUFFIXES, *ANIMATION_SUFFIXES}
-    if stream is not None and images:
-        raise UserError(f"{path}: stream {stream} is asked for, but images have no streams; leave it out.")
-    if local.is_dir():
-        return open_folder(local)
-    if local.stat().st_size == 0:
-        raise UserError(f"{path} is empty; copy or download it again.")
-    return open_animation(local) if images else open_video(local, stream)
+def _beside(plan: _Plan, other: Source) -> _Plan:
+    """The plan of a clip carried out on what lies beside it.
+
+    Raises:
+        UserError: it does not have the frames, or the size, that the clip has.
+    """
+    own = plan.source
+    if len(other.times) <= max(plan.indices):
+        raise UserError(
+            f"{other.path} has {_frames(len(other.times))}, but frame {max(plan.indices)} of {own.path.name} (counted "
+            "from 0) is taken too: give it a frame for each of the clip's."
+        )
+    if len(other.times) > len(own.times):
+        raise UserError(
+            f"{other.path} has {_frames(len(other.times))}, {own.path} only {len(own.times)}: give its own."
+        )
+    if (other.height, other.width) not in {(own.height, own.width), (plan.height, plan.width)}:
+        raise UserError(
+            f"{other.path} is {other.width}x{other.height}, the clip {own.width}x{own.height}: bring both to one size."
+        )
+    scale, _ = _to_size(other, plan.height, plan.width, plan.fit)
+    return replace(plan, source=other, scale=scale, notes=other.notes, sound=None)
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' if count > 1 else ''}"
 
 
 def _check(spec: ClipSpec) -> None:
@@ -163,10 +195,10 @@ def _check(spec: ClipSpec) -> None:
         value = getattr(spec, name)
         if isinstance(value, int) and value < 0:
             raise UserError(f"clip {spec.path}: {name} is {value}; it is counted from 0.")
-    for name, choices in (("fit", ("crop", "stretch")), ("audio", ("keep", "drop"))):
+    for name, choices in (("fit", ("crop", "right", "stretch")), ("audio", ("keep", "drop"))):
         value = getattr(spec, name)
         if value not in choices:
-            raise UserError(f"clip {spec.path}: {name} is {value!r}; choose {choices[0]!r} or {choices[1]!r}.")
+            raise UserError(f"clip {spec.path}: {name} is {value!r}; choose one of {', '.join(choices)}.")
 
 
 def _check_memory(plan: _Plan, frames: int) -> None:
@@ -180,23 +212,24 @@ def _check_memory(plan: _Plan, frames: int) -> None:
 
 
 def _to_size(source: Source, height: int, width: int, fit: str) -> tuple[Callable[[Frame], Frame], list[str]]:
-    """Scales (antialiased bicubic) and crops the centre; leaves frames alone that have the size already."""
+    """Scales (antialiased bicubic) and crops the centre or the right; leaves frames of that size alone."""
     if (height, width) == (source.height, source.width):
         return lambda frame: frame, []
     before, after = f"{source.width}x{source.height}", f"{width}x{height}"
     if fit == "stretch":
         box = (0.0, 0.0, float(source.width), float(source.height))
         return _resampler(box, height, width), [f"Stretched from {before} to {after}."]
+    kept_part = "right" if fit == "right" else "centre"
     factor = max(height / source.height, width / source.width)
     if factor == 1:
-        row, column = (source.height - height) // 2, (source.width - width) // 2
-        note = f"Cropped the centre {after} of {before}."
+        row, column = (source.height - height) // 2, (source.width - width) // (1 if fit == "right" else 2)
+        note = f"Cropped the {kept_part} {after} of {before}."
         return lambda frame: frame[row : row + height, column : column + width], [note]
     kept_height, kept_width = min(height / factor, source.height), min(width / factor, source.width)
-    top, left = (source.height - kept_height) / 2, (source.width - kept_width) / 2
+    top, left = (source.height - kept_height) / 2, (source.width - kept_width) / (1 if fit == "right" else 2)
     box = (left, top, left + kept_width, top + kept_height)
     kept = f"{kept_width:.0f}x{kept_height:.0f}"
-    part = "" if kept == before else f"the centre {kept} of "
+    part = "" if kept == before else f"the {kept_part} {kept} of "
     return _resampler(box, height, width), [f"Scaled {part}{before} to {after}."]
 
 

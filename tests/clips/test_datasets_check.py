@@ -33,11 +33,11 @@ def manifest_of(folder: Path, *edits: Mapping[str, Any]) -> Path:
 def test_each_clip_is_told_once_with_its_edits_and_problems(tmp_path: Path) -> None:
     write_video(tmp_path / "good.mp4", grey(10), 25)
     (tmp_path / "broken.mp4").write_text("no video", encoding="utf-8")
-    (tmp_path / "mask.png").touch()
+    write_video(tmp_path / "mask.mp4", grey(10), 25)
     short = {"path": "good.mp4", "frames": 16, "audio": "drop"}
     path = manifest_of(
         tmp_path,
-        {"id": "good", "clip": "good.mp4", "truth": {"mask": "mask.png", "spec": "free text"}},
+        {"id": "good", "clip": "good.mp4", "truth": {"mask": "mask.mp4", "spec": "free text"}},
         {"id": "short", "clip": short},
         {"id": "gone", "clip": "gone.mp4"},
         {"id": "broken", "clip": "broken.mp4"},
@@ -53,7 +53,7 @@ def test_each_clip_is_told_once_with_its_edits_and_problems(tmp_path: Path) -> N
     assert lines[1].endswith(": 10 frames of 64x48, 25 a second, 0.400s, no sound.")
     assert lines[2].startswith("  Decoded by ")
     assert lines[-2] == "  edits: good, blind"
-    assert lines[-1].startswith("! blind: truth, mask: ")
+    assert lines[-1].startswith("! blind: its truth cannot be used: ")
     assert lines[-1].endswith("gone.png: no such file or folder; check the path.")
     assert short_one.startswith(f"{tmp_path / 'good.mp4'}, frames 16, audio drop\n  edits: short\n! ")
     assert "which leaves 10 from frame 0" in short_one

@@ -22,8 +22,8 @@ from fatezero.data.timecode import parse_time
 from fatezero.errors import UserError
 from fatezero.training.tuning_config import TuningConfig
 from fatezero.types import ClipSpec, EditRequest
+from fatezero_eval.scoring.clip_names import clip_name
 from fatezero_eval.scoring.provenance import edit_digest
-from fatezero_eval.scoring.scoring_jobs import clip_name
 
 EDIT = {"id": "one", "clip": "a.mp4", "source_prompt": "a cat", "target_prompt": "a dog"}
 ONE = ("--clip=a.mp4", "--source=a cat", "--target=a dog")

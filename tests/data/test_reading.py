@@ -228,6 +228,18 @@ def test_stretching_keeps_the_whole_picture(tmp_path):
     assert clip.notes[-1] == "Stretched from 200x90 to 20x30."
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "says"), [(40, 40, "Cropped the right 40x40"), (20, 20, "Scaled the right")]
+)
+def test_the_right_end_is_the_last_of_pictures_side_by_side(tmp_path, height, width, says):
+    (tmp_path / "row").mkdir()
+    row = np.repeat(np.arange(4, dtype=np.uint8) * 60, 40)[None, :, None].repeat(40, 0).repeat(3, 2)
+    Image.fromarray(row).save(tmp_path / "row" / "0.png")
+    clip = read(tmp_path / "row", height=height, width=width, fit="right")
+    assert (clip.frames[:, :, 2:] == 180).all()
+    assert clip.notes[-1].startswith(says)
+
+
 def test_scaling_down_averages_instead_of_aliasing(tmp_path):
     (tmp_path / "stripes").mkdir()
     stripes = np.zeros((64, 64, 3), np.uint8)

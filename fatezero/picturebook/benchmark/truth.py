@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fatezero.clips.video import probe, write_frames
+from fatezero.clips.video import write_frames
 from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import (
     ClipRecipe,
@@ -47,21 +47,16 @@ def render_truth(stated: Mapping[str, Any]) -> tuple[TrueClip, TrueClip]:
     return render_clip(recipe), render_clip(recipe.edited(target))
 
 
-def check_truth(stated: Mapping[str, Any]) -> None:
-    """Refuse a recipe, or a true clip or mask, that could not be used later; nothing is written.
+def check_recipe(stated: Mapping[str, Any]) -> None:
+    """Refuse a recipe that could not be rendered; nothing is written.
 
     Args:
         stated: of one edit, as `read_manifest` gives it.
 
     Raises:
-        UserError: a recipe that names nothing of this world, or a file that is missing or unreadable.
+        UserError: it names nothing of this world.
     """
-    if "recipe" in stated:
-        _scenes(stated)
-        return
-    for key in ("clip", "mask"):
-        if key in stated:
-            probe(stated[key])
+    _scenes(stated)
 
 
 def _recipe(stated: Mapping[str, Any]) -> ClipRecipe:
@@ -97,7 +92,7 @@ def _is_bounded(recipe: ClipRecipe) -> bool:
     return whole and known and 0 < recipe.frames <= MAX_FRAMES and recipe.seed >= 0 and abs(recipe.pan) <= MAX_PAN
 
 
-def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Render what a manifest's `truth` block names into a folder, unless it lies there already.
 
     A truth that states files, rather than a recipe, is what it states.
@@ -108,13 +103,13 @@ def write_truth(stated: Mapping[str, Any], folder: Path) -> dict[str, str]:
             `backward`, F-1,2,H,W, and `visible`, F-1,H,W.
 
     Returns:
-        The paths of all three, as far as they are known, as a manifest of files would state them.
+        The paths of all three, as a manifest of files would state them.
 
     Raises:
         UserError: the recipe names what this world does not have, or the folder cannot be written.
     """
     if "recipe" not in stated:
-        return {key: stated[key] for key in ("clip", "mask", "flow") if key in stated}
+        return dict(stated)
     with locked(folder.with_name(f".{folder.name}.lock")):  # others that want it wait, rather than write it again
         if not folder.is_dir():
             _render_into(folder, stated)
