@@ -20,9 +20,11 @@ def open_local(path: str | Path) -> Path:
     """The existing, readable file or folder that `path` names.
 
     Raises:
-        UserError: nothing is there, it may not be read, it is neither (a pipe, a device, a socket), or its name is no
-            plain text.
+        UserError: nothing is named, or there; it may not be read; it is neither (a pipe, a device, a socket); or its
+            name is no plain text.
     """
+    if path == "":  # which would be the working folder
+        raise UserError("'' cannot be opened, since it names no file; write a path.")
     local = Path(path)
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in str(path)):  # records state it
         raise UserError(

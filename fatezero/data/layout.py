@@ -13,10 +13,12 @@ A run folder may come from anyone: what readers open of it lies in it, links fol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fatezero.data.files import json_digest
 from fatezero.errors import UserError
 
 EXPERIMENT = "experiment.json"
@@ -27,15 +29,28 @@ FRAMES, MASKS = "frames", "masks"
 EDITED_VIDEO, MASK_VIDEO, SIDE_BY_SIDE_VIDEO = "edited.mp4", "masks.mp4", "side_by_side.mp4"
 EVALUATION = "evaluation"
 ROWS = "rows.jsonl"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # on every disk
 # What this program's own files beside results end in, or may come to end in.
 _OWN_SUFFIXES = (".json", ".jsonl", ".log", ".lock", ".partial", ".pieces", ".old", ".parquet", ".html")
 NAME_BYTES = 240  # of a result or a variant; file systems end at 255, and endings are put to it
 # What else lies in a run folder: a variant of such a name would meet it.
 _RESERVED = (
     *(EXPERIMENT, RESULTS, EVALUATION, PLAN, "dataset", "wandb", "csv", "tensorboard", "index.html"),
-    *("leaderboard.*", "differences.*", "*.png", "*.failed.json"),
-    *("source", "no edit"),  # the baselines of every evaluation
+    *("leaderboard.*", "differences.*", "weighted.*", "trust.*", "preferences.*", "*.png", "*.failed.json"),
+    *("source", "no edit", "truth", "true edit"),  # other rows of every evaluation
 )
+
+
+def result_name(edit: str) -> str:
+    """What the folder of an edit's result is called, whose id may be any text.
+
+    An id of letters, digits, '.', '_' and '-' names its folder itself. Of any other, characters that a disk may refuse
+    become '-', and a digest of the id tells those apart that then look alike.
+    """
+    if _PLAIN_NAME.fullmatch(edit) and not reserved_result_name(edit):
+        return edit
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", edit)[:80].strip(".-") or "edit"
+    return f"{kept}-{json_digest(edit, 4)}"
 
 
 def reserved_result_name(name: str) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fatezero.attention.temporal import inflate, is_temporal
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.data.foreign_manifests import DEFAULT_KEY_FRAMES, KEY_FRAMES, our_key_frames
+from fatezero.data.foreign_manifests.fatezero_manifests import DEFAULT_KEY_FRAMES, KEY_FRAMES, our_key_frames
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.components import check_description
 from fatezero.diffusion.pickles import copy_settings, file_inside, read_tensors

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from fatezero.diffusion.vetting import read_object
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
 
+PARTS = tuple(field.name for field in fields(MethodConfig) if is_dataclass(field.default))
+_NAMES = (
+    *(field.name for field in fields(MethodConfig)),
+    *(f"{part}.{field.name}" for part in PARTS for field in fields(getattr(MethodConfig(), part))),
+)
 RECOMMENDATIONS = "fatezero.json"  # in a checkpoint's folder: dotted field names of MethodConfig and their values
 
 
@@ -20,8 +26,8 @@ def with_settings(method: MethodConfig, settings: Mapping[str, Any], where: str)
 
     Args:
         method: the values of all other fields.
-        settings: values by dotted name, such as "blending.threshold"; setting a field of a part that is off turns it
-            on.
+        settings: values by dotted name, such as "blending.threshold", or in a mapping under the part's name; setting
+            a field of a part that is off turns it on.
         where: names the settings' origin in errors.
 
     Raises:
@@ -32,7 +38,7 @@ def with_settings(method: MethodConfig, settings: Mapping[str, Any], where: str)
     from jsonargparse import ArgumentError, ArgumentParser  # noqa: PLC0415
 
     nested = asdict(method)
-    for name, value in settings.items():
+    for name, value in dotted(settings).items():
         _set(nested, name, value, where)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(MethodConfig)
@@ -43,11 +49,24 @@ def with_settings(method: MethodConfig, settings: Mapping[str, Any], where: str)
     return MethodConfig(**vars(parsed))
 
 
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name: a mapping under the name of a part, such as "blending", sets the fields it names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        of_part = name in PARTS and isinstance(value, Mapping)
+        flat |= {f"{name}.{inner}": one for inner, one in value.items()} if of_part else {name: value}
+    return flat
+
+
 def _set(nested: dict[str, Any], name: str, value: Any, where: str) -> None:
-    *parts, last = name.split(".")
-    for part in parts:
-        if part not in nested or not isinstance(nested[part], dict | None):
-            raise UserError(f"{where}: there is no setting {quoted(name)}; settings are MethodConfig's fields.")
+    if name not in _NAMES:
+        close = difflib.get_close_matches(name, _NAMES, n=1)
+        known = f"did you mean {close[0]}?" if close else "settings are MethodConfig's fields."
+        raise UserError(f"{where}: there is no setting {quoted(name)}; {known}")
+    if name in PARTS and not isinstance(value, Mapping | None):
+        raise UserError(f"{where}: {name} is {quoted(value)}; it is a mapping of its fields, or null.")
+    part, _, last = name.rpartition(".")
+    if part:
         nested[part] = nested[part] or {}
         nested = nested[part]
     nested[last] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fatezero.data.files import json_digest
+from fatezero.data.layout import result_name
 from fatezero.data.remote import RemoteRun
 from fatezero.errors import UserError, attempt, unwrap
 from fatezero.lightning.datamodule import LoadedJob
@@ -122,11 +124,13 @@ class FailureLog(Callback):
     ) -> None:
         """Keep a failure."""
         if batch is not None and isinstance(outputs.result, UserError):
-            (self._folder / batch.job.request.id).write_text(str(outputs.result), encoding="utf-8")
+            values = {"id": batch.job.request.id, "reason": str(outputs.result)}
+            (self._folder / result_name(values["id"])).write_text(json.dumps(values), encoding="utf-8")
 
     def read(self) -> dict[str, str]:
         """The sentences by request id."""
-        return {file.name: file.read_text(encoding="utf-8") for file in sorted(self._folder.iterdir())}
+        kept = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self._folder.iterdir())]
+        return {values["id"]: values["reason"] for values in kept}
 
 
 def _publish(prediction: Prediction[EditResult] | None, factory: EditorFactory, lock: ExitStack) -> None:
@@ -138,7 +142,7 @@ def _publish(prediction: Prediction[EditResult] | None, factory: EditorFactory, 
         said = attempt(lambda: _save(prediction, factory))
         if isinstance(said, UserError):
             unkept = attempt(partial(record_failure, job, said))
-            said = f"{said} {unkept or ''}"
+            said = " ".join(map(str, filter(None, (said, unkept))))
         if said:
             factory.say(f"{job.name}: {said}")
 

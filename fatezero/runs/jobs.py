@@ -11,6 +11,7 @@ from pathlib import Path
 from fatezero.clips.video import probe
 from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest, json_digest
+from fatezero.data.layout import result_name
 from fatezero.data.manifest import request_to_json
 from fatezero.data.remote import open_input
 from fatezero.diffusion.checkpoint import Checkpoint
@@ -101,8 +102,8 @@ def make_jobs(
     Args:
         requests: requests with sizes settled; ids may repeat with other seeds.
         variants: configurations by name.
-        run: the run's folder; results go to `<run>/<variant>/<id>`, further seeds of an id to `<id>@<seed>`
-            (no id can hold an @).
+        run: the run's folder; results go to `<run>/<variant>/<result_name of the id>`, further seeds of an id
+            to the same with `@<seed>` behind it (no such name can hold an @).
         checkpoint: gives the checkpoint of each request.
 
     Raises:
@@ -112,7 +113,8 @@ def make_jobs(
     for variant, method in variants.items():
         seen: set[str] = set()
         for request in requests:
-            name = f"{request.id}@{request.seed}" if request.id in seen else request.id
+            folder = result_name(request.id)
+            name = f"{folder}@{request.seed}" if request.id in seen else folder
             seen.add(request.id)
             own = with_settings(method, request.settings, f"request {request.id}")
             prompt, own = with_weights(request.target_prompt, own)

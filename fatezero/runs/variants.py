@@ -14,7 +14,8 @@ from fatezero.config import MethodConfig
 from fatezero.data.files import content_digest
 from fatezero.data.layout import EXPERIMENT, is_name, reserved_variant_name
 from fatezero.data.manifest import Manifest
-from fatezero.diffusion.recommendations import with_settings
+from fatezero.data.remote import open_input
+from fatezero.diffusion.recommendations import dotted, with_settings
 from fatezero.errors import UserError
 from fatezero.system.publishing import replace_text
 from fatezero.system.terminal import quoted
@@ -47,16 +48,7 @@ def make_variants(named: Mapping[str, Settings], sweep: Mapping[str, Any], base:
     Raises:
         UserError: for unknown fields or values that do not fit, naming the variant.
     """
-    settings: dict[str, Settings] = dict(named)
-    for name, values in sweep.items():
-        if values == []:
-            raise UserError(f"The sweep of {name} lists no values: write at least one.")
-    grid = [
-        [(name, value) for value in (values if isinstance(values, list) else [values])]
-        for name, values in sweep.items()
-    ]
-    for combination in product(*grid) if grid else ():
-        settings[" ".join(f"{name}={_short(value)}" for name, value in combination)] = dict(combination)
+    settings = {name: dotted(given) for name, given in named.items()} | _swept(dotted(sweep))
     variants: dict[str, Variant] = {}
     for name, given in settings.items():
         folder = folder_name(name)
@@ -65,6 +57,24 @@ def make_variants(named: Mapping[str, Settings], sweep: Mapping[str, Any], base:
             raise UserError(f"Two variants would share the folder {folder} (or {alike}): give each a name of its own.")
         variants[folder] = Variant(given, with_settings(base, given, f"variant {name}"))
     return variants
+
+
+def swept_variants(sweep: Mapping[str, Any]) -> list[str]:
+    """Names of the variants that a sweep adds."""
+    return [folder_name(name) for name in _swept(dotted(sweep))]
+
+
+def _swept(sweep: Mapping[str, Any]) -> dict[str, Settings]:
+    """By name, the settings of each combination of a sweep's values."""
+    for name, values in sweep.items():
+        if values == []:
+            raise UserError(f"The sweep of {name} lists no values: write at least one.")
+    grid = [
+        [(name, value) for value in (values if isinstance(values, list) else [values])]
+        for name, values in sweep.items()
+    ]
+    combinations = product(*grid) if grid else ()
+    return {" ".join(f"{name}={_short(value)}" for name, value in combi): dict(combi) for combi in combinations}
 
 
 def choose_edits(
@@ -101,14 +111,32 @@ def with_seeds(requests: Sequence[EditRequest], method: MethodConfig, seeds: int
     return [replace(request, seed=request.seed + place) for request in requests for place in range(drawn)]
 
 
-def record(run: Path, reference: str, variants: Mapping[str, Variant], manifest: Path, command: str) -> None:
-    """Write `experiment.json`: what was compared, for whoever reads the run."""
+def record(
+    run: Path,
+    reference: str,
+    variants: Mapping[str, Variant],
+    manifest: str | Path,
+    command: str,
+    *,
+    root: str | None = None,
+) -> None:
+    """Write `experiment.json`: what was compared, for whoever reads the run.
+
+    Args:
+        run: the run folder.
+        reference: the variant that all others are compared to.
+        variants: by name.
+        manifest: path or address of the edits.
+        command: as it was typed.
+        root: the folder that the manifest's paths start from; None for its own.
+    """
     values = {
         "name": run.name,
         "reference": folder_name(reference),
         "command": command,
         "manifest": str(manifest),
-        "manifest_digest": content_digest(manifest),
+        "manifest_digest": content_digest(open_input(manifest)),
+        "root": root or "",
         "variants": {
             name: {"settings": dict(variant.settings), "config": asdict(variant.method)}
             for name, variant in variants.items()

@@ -10,7 +10,7 @@ from PIL import Image
 from fatezero.attention.word_maps import active_steps
 from fatezero.commands.datasets import check_manifest
 from fatezero.data.entry import Entry
-from fatezero.data.foreign_manifests import fatezero_edit
+from fatezero.data.foreign_manifests.fatezero_manifests import fatezero_edit
 from fatezero.data.manifest import read_manifest
 from fatezero.errors import UserError
 
@@ -317,7 +317,6 @@ def test_tgve_table(tmp_path):
         ("DAVIS Videos:,,,,,\n", "", "line 2, field 'Video name': a heading"),
         ("Youtube Videos:", "Vimeo Videos:", "line 5, field 'Video name': 'Vimeo Videos:' has no captions"),
         (",A,B", ",A,", "line 6, field 'Object Change Caption': missing"),
-        ("salsa", "sal/sa", "line 6, field 'id'"),
     ],
 )
 def test_tgve_mistakes_are_named(tmp_path, before, after, says):
@@ -358,7 +357,10 @@ def test_davis_folder(tmp_path):
         frames.mkdir(parents=True)
         for index in range(3):
             Image.new("RGB", (8, 6)).save(frames / f"{index:05d}.jpg")
-    (tmp_path / "Annotations" / "480p" / "swan").mkdir(parents=True)
+    masks = tmp_path / "Annotations" / "480p" / "swan"
+    masks.mkdir(parents=True)
+    for index in range(3):
+        Image.new("P", (8, 6)).save(masks / f"{index:05d}.png")
     manifest = read_manifest(tmp_path)
     assert [request.id for request in manifest.requests] == ["bmx-trees", "swan"]
     assert {request.target_prompt for request in manifest.requests} == {""}
@@ -415,3 +417,27 @@ def test_the_shipped_clip_is_ready():
         "background",
         "object",
     }
+
+
+def test_an_entry_that_lacks_a_field_is_named_though_its_list_is_known_by_that_field(tmp_path):
+    entries = {**PIE, "x": {"image_path": "a.jpg", "original_prompt": "a cat"}}
+    with pytest.raises(UserError, match="entry 'x', field 'editing_prompt': missing"):
+        read_manifest(write(tmp_path, json.dumps(entries), "mapping_file.json"))
+
+
+def test_pie_may_state_no_mask_and_kinds_as_numbers(tmp_path):
+    entries = {"x": {**PIE["000000000000"], "mask": None, "editing_type_id": 6}}
+    manifest = read_manifest(write(tmp_path, json.dumps(entries), "mapping_file.json"))
+    assert (manifest.truth, manifest.requests[0].category) == ({}, "change colour")
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_tables_with_other_marks_than_commas_are_refused(tmp_path, mark):
+    path = write(tmp_path, mark.join(["id", "clip", "target_prompt"]) + "\n" + mark.join("abc") + "\n", "m.csv")
+    with pytest.raises(UserError, match=r"line 1: its columns are parted by .*; save it with commas"):
+        read_manifest(path)
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path):
+    with pytest.raises(UserError, match="save spreadsheets as CSV"):
+        read_manifest(write(tmp_path, "PK", "LOVEU-TGVE-2023_Dataset.xlsx"))

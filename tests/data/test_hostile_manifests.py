@@ -3,14 +3,16 @@
 import json
 import os
 import random
+import re
 
 import pytest
 import yaml
 
+from fatezero.commands.datasets import check_manifest
 from fatezero.commands.edit import _slug
 from fatezero.data.entry import MAX_YAML
 from fatezero.data.files import parse_json
-from fatezero.data.layout import reserved_result_name
+from fatezero.data.layout import reserved_result_name, result_name
 from fatezero.data.manifest import check_texts, read_manifest, request_from_json, request_to_json
 from fatezero.errors import UserError, attempt
 from fatezero.types import ClipSpec, EditRequest
@@ -68,6 +70,34 @@ PIE = {
         "mask": [0, 9],
     }
 }
+TUNE_A_VIDEO = {
+    "train_data": {"video_path": "d/x.mp4", "prompt": "a", "width": 8, "height": 8, "n_sample_frames": 2},
+    "validation_data": {"prompts": ["x"]},
+    "seed": 3,
+}
+FIVE = [
+    {"video_name": "bus", "save_dir": "1", "source_prompt": "a [b]", "target_prompt": "[d]", "editing_type_id": 1}
+] * 2
+IVEBENCH = [
+    {
+        "id": 7,
+        "src_video_name": "d.mp4",
+        "category": "s",
+        "source_prompt": "a",
+        "edit_prompt": "e",
+        "target_prompt": "b",
+    }
+]
+UNIEDIT = [
+    {"id": "0", "path": "./U/1.mp4", "target_prompt": "b", "edited_prompt": "c", "edit_type": "add", "edit_path": "o"}
+]
+EDITVERSE = {"0": {"<text>": "<video1> x", "<video1>": "videos/1.mp4", "target_prompt": "t", "type": "a"}}
+VBENCH = {"a.mp4": "x", "b.mp4": "y"}
+OPENVE = "edited_type,prompt,original_video,edited_result_path\nlocal_add,Add,O/videos/0.mp4,out/x.mp4\n"
+EDITBOARD = (
+    "original_video_path,edited_video_path,semantic_mask_path,source_prompt,target_prompt\n"
+    "./s/bear,./a/bear,./s/m,a,c\n./s/bear,./b/bear,./s/m,a,c\n"
+)
 CSV = 'id,clip,frames,fps,source_prompt,target_prompt,edited_words,seed\none,a.mp4,8,12.5,a cat,"a dog, asleep",cat,3\n'
 TGVE = (
     "Video name,Our GT caption,Style Change Caption,Object Change Caption,Background Change Caption,"
@@ -189,6 +219,7 @@ def test_numbers_that_are_none_are_refused_in_json(tmp_path, number):
         ({"truth": {"recipe": {}}}, "field 'recipe': is empty"),
         ({"truth": {"target": 3}}, "field 'target': 3 is not a mapping"),
         ({"truth": {"mask_rle": ["a"]}}, "field 'mask_rle': ['a'] is not a list of whole numbers"),
+        ({"truth": {"mask_rle": [0, 1], "mask": "m"}}, "field 'mask_rle': stands beside mask"),
         ({"truth": {"mask_rle": 7}}, "field 'mask_rle': 7 is not a list of whole numbers"),
     ],
 )
@@ -242,8 +273,8 @@ P2P = ("editing_config", "p2p_config", 1)
         (changed(FATEZERO, *P2P, "blend_th", to=[]), "field 'blend_th': [] is not a number"),
         (changed(FATEZERO, *P2P, "blend_th", to="x"), "field 'blend_th': 'x' is not a number"),
         (changed(FATEZERO, "dataset_config", "prompt", to=[]), "field 'prompt': [] is not a text"),
-        (changed(V2VBENCH, "data", 0, "video_id", to="x" * 5000), "may only hold letters"),
-        (changed(V2VBENCH, "data", 0, "video_id", to="\0"), "may only hold letters"),
+        (changed(V2VBENCH, "data", 0, "video_id", to="x" * 5000), "longer than 1000 characters"),
+        (changed(V2VBENCH, "data", 0, "video_id", to="\0"), "is not a path of a local file"),
         (changed(PIE, "7", "mask", to="x"), "field 'mask_rle': 'x' is not a list of whole numbers"),
         (changed(PIE, "7", "image_path", to="\0"), "is not a path of a local file"),
         (changed(BENCH, "swan", "path", to={}), "field 'path': {} is not a text"),
@@ -252,6 +283,25 @@ P2P = ("editing_config", "p2p_config", 1)
 def test_odd_values_of_benchmarks(tmp_path, values, says):
     (tmp_path / "m.yaml").write_text(yaml.dump(values), encoding="utf-8")
     assert says in refused(tmp_path / "m.yaml")
+
+
+def test_paths_of_benchmarks_that_name_nothing_or_lead_out(tmp_path):
+    for path, says in (
+        ("/", "leads out of"),
+        ("../x", "leads out of"),
+        ("/etc/passwd", "leads out of"),
+        ("", "field 'clip': missing"),
+    ):
+        values = [{"id": "1", "path": path, "target_prompt": "b", "edit_type": "add"}]
+        assert says in refused(written(tmp_path, values, "m.json"))
+    for result in ("", ".", "../x", "~/x", 3, [], ["a", None], None):
+        assert "field 'video'" in refused(written(tmp_path, [{**EDIT, "video": result}], "m.json"))
+
+
+def test_a_path_that_no_disk_takes_is_told_with_its_edit(tmp_path):
+    path = written(tmp_path, changed(TUNE_A_VIDEO, "train_data", "video_path", to="x" * 900))
+    (sentences,) = check_manifest(path).problems.values()
+    assert "cannot be opened" in sentences[0]
 
 
 def test_a_benchmarks_own_field_is_no_note_of_ours(tmp_path):
@@ -272,8 +322,29 @@ def test_long_values_are_not_repeated(tmp_path, name):
 TAKEN = ["plan.json", "PLAN.JSON", "x.failed.json", "x.failed.log", "x.lock", "x.partial", "x.pieces", "x.old"]
 
 
-@pytest.mark.parametrize("name", [*TAKEN, "x" * 129])
-def test_ids_that_could_be_the_runs_own_files_or_are_too_long(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", [*TAKEN, ".hidden", "..", "a/b", "a\\b", "x" * 129, "a cat, asleep", "con/", "猫", "@"]
+)
+def test_ids_may_be_any_text_and_folders_are_safe(tmp_path, name):
+    (request,) = read_manifest(written(tmp_path, [{**EDIT, "id": name}], "m.json")).requests
+    folder = result_name(request.id)
+    assert request.id == name
+    assert folder != name
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", folder)
+    assert not reserved_result_name(folder)
+    assert result_name(folder) == folder
+
+
+def test_folders_of_ids_that_look_alike_are_told_apart(tmp_path):
+    names = ["a b", "a/b", "a-b", "a  b", "a,b"]
+    read = read_manifest(written(tmp_path, [{**EDIT, "id": name} for name in names], "m.json")).requests
+    assert len({result_name(request.id) for request in read}) == len(names)
+    twin = [{**EDIT, "id": name} for name in ("a b", result_name("a b"))]
+    assert "entry 2, field 'id'" in refused(written(tmp_path, twin, "m.json"))
+
+
+@pytest.mark.parametrize("name", ["x" * 1001, "\x1b[2J", "\ud800"])
+def test_ids_that_no_record_can_hold(tmp_path, name):
     assert "field 'id'" in refused(written(tmp_path, [{**EDIT, "id": name}], "m.json"))
     with pytest.raises(UserError, match="field 'id'"):
         request_from_json({**EDIT, "id": name}, "the command line")
@@ -397,7 +468,9 @@ def spoilt(text, dice):
 
 
 @pytest.mark.parametrize(
-    "values", [OWN, FATEZERO, BENCH, V2VBENCH, PIE], ids=["own", "fatezero", "bench", "v2v", "pie"]
+    "values",
+    [OWN, FATEZERO, BENCH, V2VBENCH, PIE, TUNE_A_VIDEO, FIVE, IVEBENCH, UNIEDIT, EDITVERSE, VBENCH],
+    ids=["own", "fatezero", "bench", "v2v", "pie", "tune", "five", "ive", "uniedit", "editverse", "vbench"],
 )
 def test_any_change_leaves_a_manifest_or_a_sentence(tmp_path, values):
     dice = random.Random(0)
@@ -412,7 +485,11 @@ def test_any_change_leaves_a_manifest_or_a_sentence(tmp_path, values):
             plain_or_refused(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", [CSV, TGVE, "\n".join(map(json.dumps, OWN["edits"]))], ids=["csv", "tgve", "jsonl"])
+@pytest.mark.parametrize(
+    "text",
+    [CSV, TGVE, OPENVE, EDITBOARD, "\n".join(map(json.dumps, OWN["edits"])), json.dumps(UNIEDIT[0])],
+    ids=["csv", "tgve", "openve", "editboard", "jsonl", "uniedit"],
+)
 def test_any_change_of_lines_leaves_a_manifest_or_a_sentence(tmp_path, text):
     dice = random.Random(0)
     path = tmp_path / ("m.jsonl" if text.startswith("{") else "m.csv")

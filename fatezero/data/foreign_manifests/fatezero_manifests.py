@@ -1,17 +1,12 @@
-"""Readers for other people's manifests: each yields entries in this project's field names.
-
-What a benchmark says beyond those goes into `extras`, under its own names.
-"""
+"""FateZero's benchmark and its edit configurations, whose settings are stated in our terms."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fatezero.data.entry import Entry, Lines
-from fatezero.data.files import open_local
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
 
@@ -28,26 +23,6 @@ _P2P_FIELDS = (
     "blend_latents",
     "blend_th",
 )
-_DAVIS_FRAMES = "JPEGImages/480p"
-_TGVE_SPLITS = {"davis": "DAVIS_480p", "youtube": "youtube_480p", "videvo": "videvo_480p"}
-_TGVE_CAPTIONS = {
-    "style": "Style Change Caption",
-    "object": "Object Change Caption",
-    "background": "Background Change Caption",
-    "multiple": "Multiple Changes Caption",
-}
-_PIE_CATEGORIES = {
-    "0": "random",
-    "1": "change object",
-    "2": "add object",
-    "3": "delete object",
-    "4": "change content",
-    "5": "change pose",
-    "6": "change colour",
-    "7": "change material",
-    "8": "change background",
-    "9": "change style",
-}
 
 
 def our_key_frames(theirs: Iterable[int | str]) -> list[int | str]:
@@ -73,7 +48,8 @@ def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterat
     """FateZero's edit configurations (`config/*/*.yaml`): one clip, and an edit for each editing prompt.
 
     The original scales and crops every frame to a square of `image_size`, 512 by default. What it fixes in code is
-    stated as settings, so that no checkpoint's recommendation changes it.
+    stated as settings, so that no checkpoint's recommendation changes it. A result is `sample/step_0_<index>_<seed>`
+    for the first of `sample_seeds`.
     """
     dataset = Entry.at(path, data["dataset_config"], lines, ("dataset_config",))
     editing = Entry.at(path, data.get("editing_config"), lines, ("editing_config",))
@@ -107,7 +83,17 @@ def fatezero_config(path: Path, data: Mapping[str, Any], lines: Lines) -> Iterat
             seed=data.get("seed", 0),
             extras={"ignored": ignored} if ignored else {},
             **stated,
+            **_results(editing, index),
         )
+
+
+def _results(editing: Entry, index: int) -> dict[str, Any]:
+    """Where the original writes an edit; it draws the seed, and so the name, where none is stated."""
+    seeds = editing.fields.get("sample_seeds")
+    if not isinstance(seeds, list) or not seeds:
+        return {}
+    name = f"step_0_{index}_{seeds[0]}"
+    return {"video": [f"sample/{name}", name]}
 
 
 def refuse_tuning_config(path: Path, data: Mapping[str, Any]) -> None:
@@ -257,124 +243,3 @@ def _window(edit: Entry, name: str, value: Any) -> list[float]:
     if len(window) != 2 or not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in window):
         raise edit.error(name, f"{quoted(value)} is not a share of the steps between 0 and 1, or a pair of them.")
     return [float(end) for end in window]
-
-
-def tgve(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], folder: Path) -> Iterator[Entry]:
-    """The table of TGVE 2023, saved as csv: a row for each video, below headings such as "DAVIS Videos:".
-
-    Args:
-        path: the table.
-        rows: line and cells by column.
-        folder: the folder that holds the splits' folders.
-    """
-    split = None
-    for line, row in rows:
-        entry = Entry(path, f"line {line}", {name: cell.strip() for name, cell in row.items() if cell.strip()})
-        if not entry.fields:
-            continue
-        video = entry.text("Video name")
-        if set(entry.fields) == {"Video name"}:
-            split = _TGVE_SPLITS.get(video.split()[0].lower())
-            if split is None:
-                raise entry.error("Video name", f"{quoted(video)} has no captions and is no known heading.")
-            continue
-        if split is None:
-            raise entry.error("Video name", 'a heading such as "DAVIS Videos:" must come before the first video.')
-        clip = _first_there(
-            folder, f"{split}/480p_frames/{video}", f"{split}/{video}", f"{split}/480p_videos/{video}.mp4"
-        )
-        for edit, column in _TGVE_CAPTIONS.items():
-            yield entry.restated(
-                id=f"{split}.{video}.{edit}",
-                clip=clip,
-                source_prompt=entry.text("Our GT caption"),
-                target_prompt=entry.text(column),
-                category=edit,
-                extras={"split": split, "video": video, "edit": edit},
-            )
-
-
-def v2vbench(path: Path, data: Mapping[str, Any], lines: Lines, folder: Path) -> Iterator[Entry]:
-    """V2VBench's index (`config.yaml`): `data`, a list of videos with a list of edits each."""
-    for number, values in enumerate(Entry(path, "line 1", data).items("data")):
-        video = Entry.at(path, values, lines, ("data", number))
-        name = video.text("video_id")
-        clip = _first_there(folder, f"frames/{name}", name, f"videos/{name}.mp4", f"{name}.mp4")
-        for index, stated in enumerate(video.items("edit")):
-            edit = Entry.at(path, stated, lines, ("data", number, "edit", index))
-            yield edit.restated(
-                id=f"{name}.{index}",
-                clip=clip,
-                source_prompt=video.text("prompt", ""),
-                target_prompt=edit.text("prompt"),
-                extras={**edit.fields, "video_id": name, "edit_id": index},
-            )
-
-
-def is_davis(folder: Path) -> bool:
-    """Whether a folder holds DAVIS's frames at 480p."""
-    return _is_there(folder / _DAVIS_FRAMES)
-
-
-def davis(folder: Path) -> Iterator[Entry]:
-    """A DAVIS folder at 480p. DAVIS knows clips and masks but no edits: its prompts are empty."""
-    frames = folder / _DAVIS_FRAMES
-    if not frames.is_dir():
-        raise UserError(f"{folder} holds no {_DAVIS_FRAMES}; name a manifest file, or the folder of DAVIS.")
-    open_local(frames)
-    for sequence in sorted(path.name for path in frames.iterdir() if path.is_dir()):
-        masks = f"Annotations/480p/{sequence}"
-        yield Entry(
-            folder,
-            f"sequence {sequence!r}",
-            {
-                "id": sequence,
-                "clip": f"{_DAVIS_FRAMES}/{sequence}",
-                "source_prompt": "",
-                "target_prompt": "",
-                "truth": {"mask": masks} if (folder / masks).is_dir() else {},
-            },
-        )
-
-
-def pie(path: Path, data: Mapping[str, Any]) -> Iterator[Entry]:
-    """PIE-Bench's `mapping_file.json`: by id, an image, prompts with the changed words in brackets, a mask.
-
-    `truth["mask_rle"]` holds start and length of each run of edited pixels in a 512 x 512 image, row by row.
-    """
-    for name, values in data.items():
-        entry = Entry.at(path, values, {}, (str(name),))
-        source, target = entry.text("original_prompt"), entry.text("editing_prompt")
-        # "cat dog" names the word in the source and the one in the target.
-        blended = entry.text("blended_word", "").split()
-        kind = entry.text("editing_type_id", "")
-        yield entry.restated(
-            id=name,
-            clip=f"annotation_images/{entry.text('image_path')}",
-            source_prompt=_without_brackets(source),
-            target_prompt=_without_brackets(target),
-            edited_words=blended[:1] or _in_brackets(source),
-            target_words=blended[1:] or _in_brackets(target),
-            category=_PIE_CATEGORIES.get(kind, kind),
-            truth={"mask_rle": entry.fields["mask"]} if "mask" in entry.fields else {},
-            extras={"instruction": entry.text("editing_instruction", "")},
-        )
-
-
-def _without_brackets(prompt: str) -> str:
-    return " ".join(re.sub(r"[\[\]]", "", prompt).split())
-
-
-def _in_brackets(prompt: str) -> list[str]:
-    return " ".join(re.findall(r"\[(.*?)\]", prompt)).split()
-
-
-def _first_there(folder: Path, *candidates: str) -> str:
-    return next((path for path in candidates if _is_there(folder / path)), candidates[0])
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long
-        return False
