@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models.optical_flow import raft_small
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
@@ -15,6 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from fatezero.errors import UserError
 from fatezero_eval.networks import clip, dino, flow, lpips
 from fatezero_eval.networks.array_cache import ArrayCache, digest
+from fatezero_eval.networks.given_flow import read_flow
 
 
 def test_open_clip_embeddings_are_open_clips_own(tiny_clip, judge, make_frames):
@@ -107,7 +109,7 @@ def test_pickled_weights_are_refused(tmp_path, tiny_clip):
 def test_dino_keys_of_one_frame_are_the_last_blocks(make_frames):
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, dynamic_img_size=True, depth=2)
-    network = dino.DinoKeys(vit, "tiny")
+    network = dino.Dino(vit, "tiny")
     frames = make_frames(2, 0, height=32, width=48)
     keys = network.keys(frames)
     assert keys.shape == (2, 1 + 14 * 21, 192)
@@ -132,6 +134,14 @@ def test_lpips_is_torchmetrics_own_and_zero_for_equal_frames():
     assert distance.of_frame(a, b).item() == pytest.approx(expected, rel=1e-6)
     assert distance.of_pixels(a, b).shape == (64, 64)
     assert distance.of_pixels(a, a).abs().max() == 0
+
+
+def test_lpips_says_how_small_a_frame_may_be():
+    distance = lpips.Lpips(_LPIPS(pretrained=False, net="alex", pnet_rand=True), "random")
+    frame = torch.rand(3, 31, 40)
+    assert distance.of_frame(frame, frame) == 0
+    with pytest.raises(UserError, match="at least 31x31 pixels, and these are 40x30"):
+        distance.of_frame(frame[:, 1:], frame[:, 1:])
 
 
 @pytest.fixture(scope="module")
@@ -172,20 +182,49 @@ def test_missing_weights_name_their_remedy(tmp_path, monkeypatch):
         flow.load_flow("guess")
 
 
+def test_rafts_weights_are_named_by_what_they_hold(tmp_path):
+    """Of files that have one name, flows must not be shared through the cache."""
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        (tmp_path / str(seed)).mkdir()
+        save_file(raft_small(weights=None).state_dict(), tmp_path / str(seed) / "raft.safetensors")
+    one, other = (flow.load_flow("raft_small", tmp_path / name / "raft.safetensors").id for name in ("0", "1"))
+    assert one != other
+    with pytest.raises(UserError, match=r"not the safetensors weights of torchvision's raft_large \(.*Missing key"):
+        flow.load_flow("raft_large", tmp_path / "0" / "raft.safetensors")
+    with pytest.raises(UserError, match="--raft holds RAFT's weights, and --flow is dis"):
+        flow.load_flow("dis", tmp_path / "0" / "raft.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("file", "load"),
+    [("alexnet-owt-7be5be79.pth", lambda: lpips.load_lpips("alex")),
+     ("raft_small_C_T_V2-01064c6d.pth", lambda: flow.load_flow("raft_small"))],
+)  # fmt: skip
+def test_a_damaged_file_in_torchvisions_cache_is_named(tmp_path, monkeypatch, file, load):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / file).write_bytes(b"half of it")
+    with pytest.raises(UserError, match=rf"{file}: not torchvision's .*delete it, and fetch it again"):
+        load()
+
+
 def test_given_flow_is_read_in_both_layouts_and_checked(tmp_path):
     forward = np.random.default_rng(0).random((3, 2, 8, 9), dtype=np.float32)
     np.savez(tmp_path / "first.npz", forward=forward, backward=-forward)
     np.savez(tmp_path / "last.npz", forward=forward.transpose(0, 2, 3, 1), backward=-forward.transpose(0, 2, 3, 1))
     for name in ("first.npz", "last.npz"):
-        given = flow.read_flow(tmp_path / name)
+        given = read_flow(tmp_path / name)
         assert np.array_equal(given.forward, forward)
         assert np.array_equal(given.backward, -forward)
     np.savez(tmp_path / "one.npz", forward=forward)
     np.savez(tmp_path / "unequal.npz", forward=forward, backward=forward[1:])
     (tmp_path / "text.npz").write_text("no arrays")
-    for name in ("one.npz", "unequal.npz", "text.npz", "none.npz"):
+    forward[0, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", forward=forward, backward=-forward)
+    for name in ("one.npz", "unequal.npz", "text.npz", "none.npz", "nan.npz"):
         with pytest.raises(UserError, match=name):
-            flow.read_flow(tmp_path / name)
+            read_flow(tmp_path / name)
 
 
 def test_cache_returns_what_was_computed_and_mends_damage(tmp_path):

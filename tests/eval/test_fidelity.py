@@ -7,6 +7,7 @@ import pytest
 import torch
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
+from fatezero.errors import UserError
 from fatezero_eval.metrics import fidelity
 
 GAUSSIAN = {
@@ -63,13 +64,15 @@ def test_pie_counts_zeroed_pixels(clips):
     clean, noisy, mask = clips
     a, b, inside = tensors(*clips)
     zeroed = [(x * m[..., None], y * m[..., None]) for x, y, m in zip(clean, noisy, mask, strict=True)]
-    np.testing.assert_allclose(fidelity.mse_pie(a, b, inside), [mean_squared_error(*p) for p in zeroed], atol=1e-12)
+    np.testing.assert_allclose(
+        fidelity.mse_pie(a, b, inside, inside), [mean_squared_error(*p) for p in zeroed], atol=1e-12
+    )
     expected = [peak_signal_noise_ratio(*p, data_range=1) for p in zeroed]
-    np.testing.assert_allclose(fidelity.psnr_pie(a, b, inside), expected, atol=1e-9)
+    np.testing.assert_allclose(fidelity.psnr_pie(a, b, inside, inside), expected, atol=1e-9)
     mirrored = [[np.pad(x, ((5, 5), (5, 5), (0, 0)), mode="reflect") for x in p] for p in zeroed]
     maps = [structural_similarity(*p, full=True, **GAUSSIAN)[1] for p in mirrored]
     expected = [s[5:-5, 5:-5].mean() for s in maps]
-    np.testing.assert_allclose(fidelity.ssim_pie(a, b, inside), expected, atol=1e-9)
+    np.testing.assert_allclose(fidelity.ssim_pie(a, b, inside, inside), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(("edited", "pie"), [(0.1, 26.5), (0.5, 29.0), (0.9, 36.0)])
@@ -79,7 +82,7 @@ def test_the_same_background_error_prints_more_decibels_the_larger_the_mask(edit
     outside = torch.zeros(1, 100, 100, dtype=torch.bool)
     outside[:, :, int(100 * edited) :] = True
     assert fidelity.psnr(source, source + error, outside) == pytest.approx(26.0, abs=1e-9)
-    assert fidelity.psnr_pie(source, source + error, outside) == pytest.approx(pie, abs=0.05)
+    assert fidelity.psnr_pie(source, source + error, outside, outside) == pytest.approx(pie, abs=0.05)
 
 
 def test_equal_frames_reach_the_ceiling_and_an_empty_mask_is_undefined():
@@ -87,14 +90,18 @@ def test_equal_frames_reach_the_ceiling_and_an_empty_mask_is_undefined():
     mask = torch.zeros(2, 16, 16, dtype=torch.bool)
     mask[1, 4:9] = True
     assert fidelity.psnr(frames, frames, fidelity.everywhere(frames)).tolist() == [100, 100]
-    for function in (fidelity.mse, fidelity.psnr, fidelity.ssim, fidelity.mse_pie, fidelity.ssim_pie):
+    for function in (fidelity.mse, fidelity.psnr, fidelity.ssim):
         assert function(frames, frames, mask).isnan().tolist() == [True, False]
+    everywhere = fidelity.everywhere(frames)
+    for function in (fidelity.mse_pie, fidelity.ssim_pie):
+        assert function(frames, frames, mask, everywhere).isnan().tolist() == [True, False]
+        assert function(frames, frames, everywhere, mask).isnan().tolist() == [True, False]
     assert fidelity.PSNR.of_clip(frames, frames, mask) == 100
 
 
 def test_ssim_of_frames_smaller_than_its_window_is_refused():
     tiny = torch.zeros(1, 3, 10, 40)
-    with pytest.raises(ValueError, match="11x11"):
+    with pytest.raises(UserError, match="11x11"):
         fidelity.ssim(tiny, tiny, fidelity.everywhere(tiny))
 
 
@@ -123,4 +130,4 @@ def test_lpips_averages_its_map_and_pie_the_zeroed_frames():
     expected = [(x - y).abs().sum(0)[m].mean() for x, y, m in zip(a, b, mask, strict=True)]
     np.testing.assert_allclose(fidelity.lpips(a, b, mask, Distance()), expected, rtol=1e-6)
     expected = [((x - y).abs().sum(0) * m).mean() for x, y, m in zip(a, b, mask, strict=True)]
-    np.testing.assert_allclose(fidelity.lpips_pie(a, b, mask, Distance()), expected, rtol=1e-6)
+    np.testing.assert_allclose(fidelity.lpips_pie(a, b, mask, mask, Distance()), expected, rtol=1e-6)

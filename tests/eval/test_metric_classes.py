@@ -14,21 +14,28 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, map_coordinates
 from scipy.spatial.distance import cosine, pdist, squareform
 from skimage.metrics import structural_similarity
 from torchmetrics import Metric
 from torchmetrics.functional.image.lpips import _LPIPS
 
 import fatezero_eval
-from fatezero_eval.metrics import consistency, fidelity, flickering, structure, text, warp_error
+from fatezero_eval.metrics import answered, consistency, fidelity, flickering, structure, text, warp_error
+from fatezero_eval.metrics.aesthetic import AestheticQuality
 from fatezero_eval.metrics.clip_mean import ClipMean
+from fatezero_eval.metrics.dynamic_degree import DynamicDegree
 from fatezero_eval.metrics.motion_fidelity import MotionFidelity
+from fatezero_eval.metrics.motion_smoothness import MotionSmoothness
+from fatezero_eval.metrics.niqe import NIQE
+from fatezero_eval.metrics.track_correlation import TrackCorrelation
 from fatezero_eval.networks.lpips import Lpips
 from fatezero_eval.scoring import suite
+from tests.eval.niqe_by_hand import niqe_by_hand
 
 LENGTHS = (2, 5, 3)
 Clip = tuple[Any, ...]  # NumPy arrays, and for LPIPS its network
@@ -176,6 +183,134 @@ def motion_fidelity() -> Examples:
         undefined=(still[:0], still[:0]),
         better=(still + 2, still + 2),
         worse=(still + 2, still),
+    )
+
+
+def track_correlation() -> Examples:
+    rng = random()
+
+    def walks(points: int, count: int) -> np.ndarray:
+        steps = rng.normal(size=(points, count, 2)) * (rng.random((points, count, 1)) > 0.3)  # some rest
+        return np.cumsum(steps, axis=1)
+
+    def agreement(one: np.ndarray, other: np.ndarray) -> float:
+        lengths = np.linalg.norm([one, other], axis=1)
+        if (lengths < 0.25).any():
+            return float((lengths < 0.25).all())
+        return 1 - cosine(one, other)
+
+    def formula(edited: np.ndarray, source: np.ndarray) -> float:
+        pairs = [
+            [np.mean([agreement(*step) for step in zip(np.diff(a, axis=0), np.diff(b, axis=0), strict=True)])
+             for b in source]
+            for a in edited
+        ]  # fmt: skip
+        return (np.max(pairs, axis=0).mean() + np.max(pairs, axis=1).mean()) / 2
+
+    clips = [(walks(4, count), walks(6, count)) for count in LENGTHS]
+    there = np.array([[[0, 0], [3, 1]], [[5, 5], [5, 5]]], float)
+    back = np.array([[[0, 0], [-3, -1]]], float)
+    return Examples(
+        clips=clips,
+        expected=[formula(*clip) for clip in clips],
+        undefined=(there[:, :1], back[:, :1]),
+        better=(there, there[::-1] + 7),
+        worse=(back, there[:1]),
+    )
+
+
+def dynamic_degree() -> Examples:
+    """Flows of which two, three and no pairs reach 6 pixels at 256; one is enough."""
+    rng = random()
+    unit = 6 * 24 / 256
+    clips = []
+    for moving in ((True, True), (True, False, True, True), (False, False)):
+        directions = rng.normal(size=(len(moving), 2, 24, 30))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        lengths = np.where(moving, 2 * unit, 0.9 * unit)[:, None, None] * np.linspace(0, 1, 24 * 30).reshape(24, 30)
+        clips.append((directions * lengths[:, None],))
+
+    def formula(flow: np.ndarray) -> float:
+        lengths = [np.sort(np.hypot(*pair).ravel())[::-1][: int(24 * 30 * 0.05)].mean() for pair in flow]
+        return float(sum(length > unit for length in lengths) >= round(4 * (len(flow) + 1) / 16))
+
+    assert [formula(*clip) for clip in clips] == [1, 1, 0]
+    return Examples(
+        clips=clips,
+        expected=[formula(*clip) for clip in clips],
+        undefined=(clips[0][0][:1],),
+        better=clips[0],
+        worse=clips[2],
+    )
+
+
+def motion_smoothness() -> Examples:
+    rng = random()
+
+    def clip(count: int) -> Clip:
+        flows = rng.normal(0, 2, (2, (count - 1) // 2, 2, 7, 9))
+        return rng.random((count, 3, 7, 9)), *flows
+
+    def moved(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        rows, columns = np.mgrid[:7, :9]
+        places = rows + flow[1], columns + flow[0]
+        return np.stack([map_coordinates(channel, places, order=1, mode="nearest") for channel in frame])
+
+    def formula(frames: np.ndarray, forward: np.ndarray, backward: np.ndarray) -> float:
+        values = []
+        for q, (there, back) in enumerate(zip(forward, backward, strict=True)):
+            before, middle, after = frames[2 * q : 2 * q + 3]
+            to_before, to_after = -there / 4 + back / 4, there / 4 - back / 4
+            values.append(1 - np.abs((moved(before, to_before) + moved(after, to_after)) / 2 - middle).mean())
+        return np.mean(values)
+
+    clips = [clip(count) for count in (3, 6, 5)]
+    still = np.full((3, 3, 7, 9), 0.4), np.zeros((1, 2, 7, 9)), np.zeros((1, 2, 7, 9))
+    return Examples(
+        clips=clips,
+        expected=[formula(*clip) for clip in clips],
+        undefined=clip(2),
+        better=still,
+        worse=clips[0],
+    )
+
+
+def aesthetic_quality() -> Examples:
+    rng = random()
+    weight, bias = rng.normal(size=8), np.array(5.0)
+    clips = [(unit(count, 8, rng=rng), weight, bias) for count in LENGTHS]
+    direction = weight[None] / np.linalg.norm(weight)
+    return Examples(
+        clips=clips,
+        expected=[
+            (0.5 + 0.1 * sum(f * w for f, w in zip(frames.T, weight, strict=True))).mean() for frames, *_ in clips
+        ],
+        undefined=(np.empty((0, 8)), weight, bias),
+        better=(direction, weight, bias),
+        worse=(-direction, weight, bias),
+    )
+
+
+def niqe() -> Examples:
+    rng = random()
+    spread = rng.normal(size=(36, 36))
+    model = rng.random(36), spread @ spread.T / 36 + np.eye(36)
+
+    def blurred(count: int, height: int = 96) -> Clip:
+        noise = rng.random((height, 192, 3 * count))
+        smooth = cv2.GaussianBlur(noise, (0, 0), 1.2).transpose(2, 0, 1).reshape(count, 3, height, 192)
+        return (smooth - smooth.min()) / np.ptp(smooth), *model
+
+    clips = [blurred(1), blurred(2, height=192), blurred(1)]
+    clips[1][0][0, :, :96, :96] = 0.3  # one of its four blocks is flat
+    expected = [np.mean([niqe_by_hand(frame, *model) for frame in frames]) for frames, *_ in clips]
+    return Examples(
+        clips=clips,
+        expected=expected,
+        undefined=(clips[0][0][..., :191], *model),
+        better=clips[0 if expected[0] < expected[2] else 2],
+        worse=clips[2 if expected[0] < expected[2] else 0],
+        close=1e-6,
     )
 
 
@@ -338,6 +473,47 @@ def warped_ssim() -> Examples:
     return panning(formula)
 
 
+UNCLEAR = np.full((2, 3), np.nan)  # two repeats of three questions, none answered as asked
+
+
+def answer_success() -> Examples:
+    clips = [(np.array(rows, float),) for rows in ([[1, 1], [1, 1]], [[1, 0], [1, 1], [0, 0]], [[1, np.nan], [1, 1]])]
+    return Examples(
+        clips=clips,
+        expected=[1, 1 / 3, 1],
+        undefined=(UNCLEAR,),
+        better=(np.ones((1, 2)),),
+        worse=(np.array([[1.0, 0.0]]),),
+    )
+
+
+def five_acc() -> Examples:
+    """Yes/no, choice, union and intersection, averaged, from the answers as FiVE-Bench reads them."""
+    rng = random()
+    clips = [(rng.integers(0, 2, (count, 3)).astype(float),) for count in LENGTHS]
+    expected = []
+    for (scores,) in clips:
+        of_repeats = []
+        for source, target, choice in scores.astype(bool):
+            success = source and target
+            of_repeats.append(np.mean([success, choice, success or choice, success and choice]))
+        expected.append(float(np.mean(of_repeats)))
+    return Examples(
+        clips=clips,
+        expected=expected,
+        undefined=(UNCLEAR,),
+        better=(np.ones((1, 3)),),
+        worse=(np.array([[1.0, 0.0, 1.0]]),),
+    )
+
+
+def answer_grade() -> Examples:
+    clips = [(np.array(rows, float),) for rows in ([[5], [4]], [[1], [np.nan]], [[3]])]
+    return Examples(
+        clips=clips, expected=[4.5, 1, 3], undefined=(UNCLEAR,), better=(np.array([[5.0]]),), worse=(np.array([[2.0]]),)
+    )
+
+
 CASES: dict[type[ClipMean], Callable[[], Examples]] = {
     text.TextAlignment: text_alignment,
     text.FrameAccuracy: frame_accuracy,
@@ -348,6 +524,11 @@ CASES: dict[type[ClipMean], Callable[[], Examples]] = {
     consistency.VBenchConsistency: vbench_consistency,
     flickering.TemporalFlickering: temporal_flickering,
     MotionFidelity: motion_fidelity,
+    TrackCorrelation: track_correlation,
+    DynamicDegree: dynamic_degree,
+    MotionSmoothness: motion_smoothness,
+    AestheticQuality: aesthetic_quality,
+    NIQE: niqe,
     structure.StructureDistance: structure_distance,
     fidelity.MSE: mse,
     fidelity.PSNR: psnr,
@@ -356,7 +537,17 @@ CASES: dict[type[ClipMean], Callable[[], Examples]] = {
     fidelity.MaskIoU: mask_iou,
     warp_error.WarpError: warped_error,
     warp_error.WarpSSIM: warped_ssim,
+    answered.AnswerSuccess: answer_success,
+    answered.FiveAcc: five_acc,
+    answered.AnswerGrade: answer_grade,
 }
+
+
+def test_spread_is_the_deviation_of_what_is_defined() -> None:
+    values = torch.tensor([1.0, 4.0, torch.nan, 2.0], dtype=torch.float64)
+    assert answered.spread(values).item() == pytest.approx(np.std([1, 4, 2], ddof=1))
+    assert answered.spread(values[1:3]).isnan()
+
 
 Case = tuple[type[ClipMean], Examples]
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fatezero.errors import UserError
 from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
 
 PSNR_CEILING = 100.0  # dB; frames that agree to the last bit would otherwise be infinite
@@ -27,6 +28,21 @@ WINDOW_RADIUS = 5  # 11 taps with sigma 1.5, Wang et al. 2004
 def everywhere(frames_F3HW: Tensor) -> Tensor:
     """The mask that leaves nothing out, F,H,W bool."""
     return torch.ones_like(frames_F3HW[:, 0], dtype=torch.bool)
+
+
+def masked(frames_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
+    """Frames that are black outside a mask, F,3,H,W."""
+    return frames_F3HW * mask_FHW[:, None].to(frames_F3HW.dtype)
+
+
+def with_border(mask_FHW: Tensor) -> Tensor:
+    """A mask with the frame's outermost pixels inside, F,H,W bool.
+
+    Source: PnPInversion's `mask_decode` in `evaluation/evaluate.py`, which so evens out annotations at the border.
+    """
+    bordered = torch.ones_like(mask_FHW)
+    bordered[:, 1:-1, 1:-1] = mask_FHW[:, 1:-1, 1:-1]
+    return bordered
 
 
 def mse(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
@@ -65,31 +81,33 @@ def lpips(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, network: PerceptualD
     return torch.stack(values)
 
 
-def mse_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
-    """MSE of the frames times the mask, over the whole frame, F float64."""
-    inside = mask_FHW[:, None].double()
-    return _undefined(mse(a_F3HW * inside, b_F3HW * inside, everywhere(a_F3HW)), mask_FHW)
+def mse_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, other_FHW: Tensor) -> Tensor:
+    """MSE over the whole frame of a times its mask and b times its own, F float64; NaN where either is empty."""
+    a, b = masked(a_F3HW, mask_FHW), masked(b_F3HW, other_FHW)
+    return _undefined(mse(a, b, everywhere(a)), mask_FHW, other_FHW)
 
 
-def psnr_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
-    """PSNR of the frames times the mask, over the whole frame, F float64."""
-    return decibels(mse_pie(a_F3HW, b_F3HW, mask_FHW))
+def psnr_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, other_FHW: Tensor) -> Tensor:
+    """PSNR over the whole frame of a times its mask and b times its own, F float64."""
+    return decibels(mse_pie(a_F3HW, b_F3HW, mask_FHW, other_FHW))
 
 
-def ssim_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
-    """SSIM of the frames times the mask, over the whole frame as torchmetrics has it, F float64.
+def ssim_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, other_FHW: Tensor) -> Tensor:
+    """SSIM, as torchmetrics has it, over the whole frame of a times its mask and b times its own, F float64.
 
     Unlike `ssim`, torchmetrics counts the border, mirrored without repeating its edge.
     """
-    inside = mask_FHW[:, None].double()
-    pairs = zip(a_F3HW * inside, b_F3HW * inside, strict=True)
-    return _undefined(torch.stack([_published_ssim(a[None], b[None]) for a, b in pairs]), mask_FHW)
+    pairs = zip(masked(a_F3HW, mask_FHW).double(), masked(b_F3HW, other_FHW).double(), strict=True)
+    values = torch.stack([_published_ssim(a[None], b[None]) for a, b in pairs])
+    return _undefined(values, mask_FHW, other_FHW)
 
 
-def lpips_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, network: PerceptualDistance) -> Tensor:
-    """LPIPS of the frames times the mask, over the whole frame, F float64."""
-    inside = mask_FHW[:, None].to(a_F3HW.dtype)
-    return _undefined(lpips(a_F3HW * inside, b_F3HW * inside, everywhere(a_F3HW), network), mask_FHW)
+def lpips_pie(
+    a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, other_FHW: Tensor, network: PerceptualDistance
+) -> Tensor:
+    """LPIPS over the whole frame of a times its mask and b times its own, F float64."""
+    a, b = masked(a_F3HW, mask_FHW), masked(b_F3HW, other_FHW)
+    return _undefined(lpips(a, b, everywhere(a), network), mask_FHW, other_FHW)
 
 
 def mask_iou(mask_FHW: Tensor, true_FHW: Tensor) -> Tensor:
@@ -109,12 +127,13 @@ def similarity_map(a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
     Beyond the frame the picture is mirrored with its edge repeated, as scikit-image does.
 
     Raises:
-        ValueError: the frame is smaller than the window.
+        UserError: the frame is smaller than the window.
 
     Source: Wang et al. 2004, equation 13, with population (not sample) covariances.
     """
     if min(a_3HW.shape[1:]) < 2 * WINDOW_RADIUS + 1:
-        raise ValueError(f"SSIM needs frames of at least 11x11 pixels, got {tuple(a_3HW.shape[1:])}")
+        _, height, width = a_3HW.shape
+        raise UserError(f"SSIM's window needs frames of at least 11x11 pixels, and these are {width}x{height}.")
     a, b = a_3HW.double(), b_3HW.double()
     means = _blur(torch.cat([a, b, a * a, b * b, a * b]))
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = means.chunk(5)
@@ -162,9 +181,9 @@ def _crop(map_3HW: Tensor) -> Tensor:
     return map_3HW[:, WINDOW_RADIUS:-WINDOW_RADIUS, WINDOW_RADIUS:-WINDOW_RADIUS]
 
 
-def _undefined(values_F: Tensor, mask_FHW: Tensor) -> Tensor:
-    empty = ~mask_FHW.flatten(1).any(1)
-    return values_F.masked_fill(empty, torch.nan)
+def _undefined(values_F: Tensor, mask_FHW: Tensor, other_FHW: Tensor) -> Tensor:
+    both = mask_FHW.flatten(1).any(1) & other_FHW.flatten(1).any(1)
+    return values_F.masked_fill(~both, torch.nan)
 
 
 def _published_ssim(a_13HW: Tensor, b_13HW: Tensor) -> Tensor:

@@ -19,6 +19,16 @@ def text_alignment(edited_FD: Tensor, target_D: Tensor) -> Tensor:
     return mean_defined(100 * (edited_FD.double() @ target_D.double()))
 
 
+def inside_alignment(edited_FD: Tensor, target_D: Tensor) -> Tensor:
+    """100 times the mean cosine of the frames and the target prompt, each frame's at least 0; in [0, 100].
+
+    Of frames that are black outside the edit mask this is PnPInversion's CLIP similarity of the edited part.
+
+    Source: PnPInversion, `calculate_clip_similarity` with a mask: torchmetrics' CLIPScore of one image.
+    """
+    return mean_defined(100 * (edited_FD.double() @ target_D.double()).clamp(min=0))
+
+
 def frame_accuracy(edited_FD: Tensor, source_D: Tensor, target_D: Tensor) -> Tensor:
     """Share of frames at least as close to the target prompt as to the source prompt; a tie is a success.
 

@@ -103,10 +103,10 @@ def warp_ssim_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, valid_PHW: Ten
 
 
 def rave_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
-    """RAVE's WarpSSIM of each pair: O_t drawn through the forward flow against O_{t+1}; P float64.
+    """RAVE's SSIM of each pair: O_t drawn through the forward flow against O_{t+1}; P float64.
 
     OpenCV's remap on 8-bit frames (black beyond the frame) and scikit-image's default SSIM, as released. The
-    flow is used in the wrong direction; `warp_ssim` is the corrected form.
+    flow is the source's and is used in the wrong direction; `warp_ssim` is the corrected form.
     """
     import cv2  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
@@ -121,6 +121,14 @@ def rave_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
         moved = cv2.remap(here, points[0], points[1], cv2.INTER_LINEAR)
         values.append(structural_similarity(there, moved, channel_axis=2))
     return torch.tensor(values, dtype=torch.float64)
+
+
+def rave_of_frames(pairs_P: Tensor) -> Tensor:
+    """The values of `rave_of_pairs` with the first frame's, which RAVE compares with itself; P + 1, none for no pair.
+
+    Source: RAVE (Kara et al. 2024), `warp_video`: the mean over all frames, of which the first is not warped.
+    """
+    return torch.cat([torch.ones_like(pairs_P[:1]), pairs_P])
 
 
 def warp_error(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:

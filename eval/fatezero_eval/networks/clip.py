@@ -6,7 +6,9 @@ does not depend on which prompts or frames are asked for together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,14 +18,23 @@ import torch
 from torch import Tensor
 
 from fatezero.errors import UserError
+from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 from fatezero_eval.networks.array_cache import Arrays
 from fatezero_eval.networks.batching import in_batches
-from fatezero_eval.networks.weight_files import first_line, identity_of
+from fatezero_eval.networks.weight_files import (
+    check_complete,
+    check_finite,
+    check_tokenizer,
+    first_line,
+    identity_of,
+    model_type_of,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_HERE = "local-dir:"  # open_clip's prefix of a folder
 FEW_WORDS = 4096  # a tokenizer of no more tokens belongs to a closed world, such as Picturebook
 
 
@@ -101,7 +112,7 @@ class OpenClip:
         unknown = [word for word in prompt.split() if self._spelled(word)]
         if unknown:
             raise UserError(
-                f"{self.id} does not know {', '.join(map(repr, unknown))} in the prompt {prompt!r}; judge with a "
+                f"{self.id} does not know {', '.join(map(repr, unknown))} in the prompt {quoted(prompt)}; judge with a "
                 "model that does, such as --judge ViT-B-32/openai."
             )
         context = self._model.context_length
@@ -157,7 +168,7 @@ class TransformersClip:
 
 def _too_long(prompt: str, context: int, model: str) -> UserError:
     return UserError(
-        f"the prompt {prompt!r} is longer than the {context} tokens {model} reads; shorten it, or judge "
+        f"the prompt {quoted(prompt)} is longer than the {context} tokens that {model} reads; shorten it, or judge "
         "with a model that knows its words (for example --judge ViT-B-32/openai)."
     )
 
@@ -175,7 +186,7 @@ def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
     """
     folder = Path(model)
     if (folder / "open_clip_config.json").is_file():
-        return _load_open_clip(f"local-dir:{folder}", None, identity_of(folder, "open_clip_model.safetensors"), device)
+        return _load_open_clip(f"{_HERE}{folder}", None, identity_of(folder, "open_clip_model.safetensors"), device)
     if (folder / "config.json").is_file():
         return load_transformers_clip(folder, device)
     if model.startswith("hf-hub:"):
@@ -193,12 +204,30 @@ def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
 
 def _load_open_clip(model_name: str, tag: str | None, name: str, device: str) -> OpenClip:
     import open_clip  # noqa: PLC0415
+    from safetensors import SafetensorError  # noqa: PLC0415
 
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(model_name, pretrained=tag)
-        return OpenClip(model, preprocess, open_clip.get_tokenizer(model_name), name, device)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"the CLIP {model_name!r} cannot be loaded ({first_line(error)}).") from error
+        with _unlogged():
+            model, preprocess = open_clip.create_model_from_pretrained(model_name, pretrained=tag)
+            tokenizer = open_clip.get_tokenizer(model_name)
+        check_finite(model.state_dict())
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        shown = quoted(model_name.removeprefix(_HERE) + (f"/{tag}" if tag else ""))
+        raise UserError(
+            f"the CLIP {shown} cannot be loaded ({first_line(error)}): get it again, or give another --judge."
+        ) from error
+    return OpenClip(model, preprocess, tokenizer, name, device)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Log nothing meanwhile: libraries log what they also raise, and every try to reach the hub."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersClip:
@@ -207,11 +236,27 @@ def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersCli
     Raises:
         UserError: the folder holds no CLIP with safetensors weights.
     """
+    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import CLIPModel, CLIPProcessor  # noqa: PLC0415
+    from transformers.utils import logging as remarks  # noqa: PLC0415
 
+    remarks.disable_progress_bar()
+    remarks.set_verbosity_error()  # what it warns of is refused
+    kind = model_type_of(folder)
+    if kind != "clip":
+        raise UserError(
+            f"{folder} is of the type {quoted(kind)}, and of transformers' models CLIP alone is read: give a CLIP, or "
+            "the model's open_clip name and tag, such as ViT-B-16-SigLIP/webli."
+        )
+    identity = identity_of(folder, "model.safetensors")
+    check_tokenizer(folder)
     try:
-        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model, info = CLIPModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
         processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        check_finite(model.state_dict())
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: no transformers CLIP with safetensors weights ({first_line(error)}).") from error
-    return TransformersClip(model, processor, identity_of(folder, "model.safetensors"), device)
+    check_complete(folder, info, "a CLIP")
+    return TransformersClip(model, processor, identity, device)

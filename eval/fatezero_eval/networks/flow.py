@@ -1,4 +1,4 @@
-"""Optical flow between two frames, estimated or given.
+"""Optical flow between two frames, estimated.
 
 A flow is float32 2,H,W in pixels, x then y: the pixel p of `before` is found at p + flow(p) in `after`.
 """
@@ -15,10 +15,8 @@ import torch
 
 from fatezero.errors import UserError
 from fatezero.types import Frames
-from fatezero_eval.networks.array_cache import check_archive
-from fatezero_eval.networks.weight_files import torchvision_cached
-
-Flow = npt.NDArray[np.float32]  # 2,H,W, or P,2,H,W for P pairs of neighbouring frames
+from fatezero_eval.networks.given_flow import Flow
+from fatezero_eval.networks.weight_files import digest_of, read_weights, reading, torchvision_cache
 
 
 class FlowEstimator(Protocol):
@@ -28,7 +26,8 @@ class FlowEstimator(Protocol):
         id: names the estimator, its settings and weights; part of every row and cache key.
     """
 
-    id: str
+    @property
+    def id(self) -> str: ...  # noqa: D102
 
     def __call__(self, before: Frames, after: Frames) -> Flow:
         """Flow of two uint8 H,W,3 frames."""
@@ -45,26 +44,47 @@ class Dis:
     id = "dis-full"
 
     def __call__(self, before: Frames, after: Frames) -> Flow:
-        """Flow of two uint8 H,W,3 frames of at least 16x16 pixels."""
+        """Flow of two uint8 H,W,3 frames.
+
+        Raises:
+            UserError: they are smaller than its patches.
+        """
         import cv2  # noqa: PLC0415
+
+        if min(before.shape[:2]) < 8 or max(before.shape[:2]) < 12:
+            raise _too_small("DIS", "8x12", before, "farneback")
 
         estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         estimator.setFinestScale(0)
         return _channels_first(estimator.calc(_grey(before), _grey(after), None))
 
 
+@dataclass(frozen=True)
 class Farneback:
-    """OpenCV's Farnebäck flow: no weights; smoother than DIS. Farnebäck 2003."""
+    """OpenCV's Farnebäck flow: no weights; smoother than DIS. Farnebäck 2003.
 
-    id = "farneback"
+    Attributes:
+        id: names the settings.
+        levels: of the pyramid, each half the size of the one before.
+        neighbourhood: pixels across, to which a polynomial is fitted.
+        sigma: of the Gaussian that weighs them.
+    """
+
+    id: str = "farneback"
+    levels: int = 5
+    neighbourhood: int = 7
+    sigma: float = 1.5
 
     def __call__(self, before: Frames, after: Frames) -> Flow:
         """Flow of two uint8 H,W,3 frames."""
         import cv2  # noqa: PLC0415
 
         # pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags
-        settings = (0.5, 5, 15, 3, 7, 1.5, 0)
+        settings = (0.5, self.levels, 15, 3, self.neighbourhood, self.sigma, 0)
         return _channels_first(cv2.calcOpticalFlowFarneback(_grey(before), _grey(after), None, *settings))
+
+
+EDITBOARD_FLOW = Farneback(id="farneback-editboard", levels=3, neighbourhood=5, sigma=1.2)  # its test_optflow.py
 
 
 class Raft:
@@ -76,7 +96,13 @@ class Raft:
         self._device = device
 
     def __call__(self, before: Frames, after: Frames) -> Flow:
-        """Flow of two uint8 H,W,3 frames of at least 128x128 pixels."""
+        """Flow of two uint8 H,W,3 frames.
+
+        Raises:
+            UserError: they are smaller than its pyramid takes.
+        """
+        if min(before.shape[:2]) <= 120:  # padded to multiples of 8, of which it needs 16
+            raise _too_small("RAFT", "121x121", before, "dis")
         height, width = before.shape[:2]
         pair = [self._input(frame) for frame in (before, after)]
         with torch.inference_mode():
@@ -90,7 +116,6 @@ class Raft:
         return torch.nn.functional.pad(pixels, padding, mode="replicate").to(self._device)
 
 
-MAX_BYTES = 2**32  # of a flow file's arrays: a thousand pairs of 512x512 pixels
 RAFT_FILES = {
     "raft_small": "raft_small_C_T_V2-01064c6d.pth",
     "raft_large": "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
@@ -99,7 +124,7 @@ RAFT_FILES = {
 
 def raft_remedy(name: str) -> str:
     """What to do where a RAFT lacks its weights; empty if torchvision's cache holds them, or it is no RAFT."""
-    if name not in RAFT_FILES or torchvision_cached(RAFT_FILES[name]):
+    if name not in RAFT_FILES or torchvision_cache(RAFT_FILES[name]).is_file():
         return ""
     fetch = f"python -c \"from torchvision.models.optical_flow import *; {name}(weights='DEFAULT')\""
     return (
@@ -117,8 +142,10 @@ def load_flow(name: str, weights: Path | None = None, device: str = "cpu") -> Fl
         device: where RAFT runs.
 
     Raises:
-        UserError: no such estimator, or its weights are not here.
+        UserError: no such estimator, weights for one that has none, or its weights are not here.
     """
+    if weights is not None and name not in RAFT_FILES:
+        raise UserError(f"--raft holds RAFT's weights, and --flow is {name}: add --flow {' or '.join(RAFT_FILES)}.")
     if name == "dis":
         return Dis()
     if name == "farneback":
@@ -129,63 +156,24 @@ def load_flow(name: str, weights: Path | None = None, device: str = "cpu") -> Fl
 
     build = getattr(optical_flow, name)
     if weights is not None:
-        from safetensors.torch import load_file  # noqa: PLC0415
-
         network = build(weights=None)
-        try:
-            network.load_state_dict(load_file(weights))
-        except Exception as error:
-            raise UserError(f"{weights}: not the safetensors weights of torchvision's {name}.") from error
-        return Raft(network, f"{name}:{weights.name}", device)
+        with reading(weights, f"the safetensors weights of torchvision's {name}", "leave --raft out, or give those."):
+            network.load_state_dict(read_weights(weights))
+        return Raft(network, f"{name}:{digest_of(weights)}", device)
     remedy = raft_remedy(name)
     if remedy:
         raise UserError(remedy)
-    return Raft(build(weights="DEFAULT"), f"{name}:torchvision", device)
+    with reading(torchvision_cache(RAFT_FILES[name]), f"torchvision's {name}", "delete it, and fetch it again."):
+        network = build(weights="DEFAULT")
+    return Raft(network, f"{name}:torchvision", device)
 
 
-@dataclass(frozen=True)
-class GivenFlow:
-    """The known motion of a clip.
-
-    Attributes:
-        forward: P,2,H,W from frame t to t + 1.
-        backward: P,2,H,W from frame t + 1 to t.
-        visible: P,H,W bool, whether frame t + 1 still shows what frame t shows there; None if not known.
-    """
-
-    forward: Flow
-    backward: Flow
-    visible: npt.NDArray[np.bool_] | None = None
-
-
-def read_flow(path: Path) -> GivenFlow:
-    """Read an `.npz` with `forward` and `backward`, each P,2,H,W or P,H,W,2 floats, and perhaps `visible`.
-
-    Raises:
-        UserError: the file is unreadable, or its arrays have other names or shapes.
-    """
-    try:
-        check_archive(path, MAX_BYTES)
-        with np.load(path, allow_pickle=False) as stored:
-            forward, backward = (_pairs_first(stored[name]) for name in ("forward", "backward"))
-            visible = stored["visible"].astype(bool) if "visible" in stored else None
-    except Exception as error:  # damaged archives raise errors of many kinds
-        raise UserError(
-            f"{path}: not a flow file ({error}); it must hold `forward` and `backward`, each P,2,H,W."
-        ) from error
-    seen = forward[:, 0].shape if visible is None else visible.shape
-    if not forward.shape == backward.shape == (seen[0], 2, *seen[1:]):
-        shapes = f"forward {forward.shape}, backward {backward.shape}, visible {seen}"
-        raise UserError(f"{path}: its arrays do not fit together ({shapes}).")
-    return GivenFlow(forward, backward, visible)
-
-
-def _pairs_first(flow: npt.NDArray[Any]) -> Flow:
-    if flow.ndim == 4 and flow.shape[1] != 2 and flow.shape[3] == 2:
-        flow = flow.transpose(0, 3, 1, 2)
-    if flow.ndim != 4 or flow.shape[1] != 2:
-        raise ValueError(f"shape {flow.shape}")
-    return np.ascontiguousarray(flow, dtype=np.float32)
+def _too_small(estimator: str, least: str, frame: Frames, other: str) -> UserError:
+    height, width = frame.shape[:2]
+    return UserError(
+        f"{estimator} estimates no flow of frames below {least} pixels, and these are {width}x{height}: use --flow "
+        f"{other}."
+    )
 
 
 def _grey(frame: Frames) -> npt.NDArray[np.uint8]:

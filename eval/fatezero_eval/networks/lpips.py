@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fatezero.errors import UserError
-from fatezero_eval.networks.weight_files import torchvision_cached
+from fatezero_eval.networks.weight_files import reading, torchvision_cache
+
+LEAST = 31  # pixels; of less, AlexNet's pooling leaves nothing
 
 
 class Lpips:
@@ -28,6 +30,9 @@ class Lpips:
         return self._distance(a_3HW, b_3HW, spatial=True)[0, 0]
 
     def _distance(self, a_3HW: Tensor, b_3HW: Tensor, *, spatial: bool) -> Tensor:
+        _, height, width = a_3HW.shape
+        if min(height, width) < LEAST:
+            raise UserError(f"LPIPS needs frames of at least {LEAST}x{LEAST} pixels, and these are {width}x{height}.")
         self._network.spatial = spatial
         with torch.inference_mode():
             pair = (x[None].float().to(self._device) for x in (a_3HW, b_3HW))
@@ -45,7 +50,7 @@ LPIPS_BACKBONES: dict[LpipsNet, tuple[str, str]] = {  # torchvision's name and f
 def lpips_remedy(net: LpipsNet) -> str:
     """What to do where LPIPS lacks its backbone; empty if torchvision's cache holds it."""
     name, file = LPIPS_BACKBONES[net]
-    if torchvision_cached(file):
+    if torchvision_cache(file).is_file():
         return ""
     fetch = f"python -c \"import torchvision; torchvision.models.{name}(weights='DEFAULT')\""
     return f"LPIPS needs {file} in torchvision's cache; fetch it once with {fetch}."
@@ -62,4 +67,7 @@ def load_lpips(net: LpipsNet, device: str = "cpu") -> Lpips:
         raise UserError(remedy)
     from torchmetrics.functional.image.lpips import _LPIPS  # noqa: PLC0415
 
-    return Lpips(_LPIPS(pretrained=True, net=net), f"lpips-{net}", device)
+    name, file = LPIPS_BACKBONES[net]
+    with reading(torchvision_cache(file), f"torchvision's {name}", "delete it, and fetch it again."):
+        network = _LPIPS(pretrained=True, net=net)
+    return Lpips(network, f"lpips-{net}", device)

@@ -15,18 +15,23 @@ from fatezero_eval.scoring.metric import NEVER, Metric
 from fatezero_eval.scoring.windows import Window
 
 EMPTY = "the mask leaves no pixel in any frame"
+_PIE = "/pie_compat"
 Place = Literal["outside", "inside", "truth"]
-Comparison = Callable[..., Tensor]  # two clips F,3,H,W and a mask F,H,W to F values; LPIPS takes its network too
+# Two clips F,3,H,W and a mask F,H,W to F values; PIE's take a mask of each clip, LPIPS its network too.
+Comparison = Callable[..., Tensor]
 
 
-def _compare(window: Window, function: Comparison, place: Place, network: Role | None) -> Tensor:
+def _compare(window: Window, function: Comparison, place: Place, network: Role | None, *, bordered: bool) -> Tensor:
     if network is not None:
         function = partial(function, network=getattr(window.networks, network))
     edited = window.fresh("edited")
     if place == "truth":
         return function(edited, window.fresh("true_edit"), fidelity.everywhere(edited))
     mask = window.mask("mask")
-    return function(edited, window.fresh("source"), mask if place == "inside" else ~mask)
+    if not bordered:
+        return function(edited, window.fresh("source"), mask if place == "inside" else ~mask)
+    masks = [fidelity.with_border(window.mask(version)) for version in (window.edited_mask, "mask")]
+    return function(edited, window.fresh("source"), *(masks if place == "inside" else [~each for each in masks]))
 
 
 def _fidelity(
@@ -40,18 +45,18 @@ def _fidelity(
 ) -> Metric:
     return Metric(
         name=f"{family.__name__.lower()}/{place}{mode}",
+        version=2 if mode == _PIE else 1,
         unit=unit,
         family=family,
         network=network,
-        needs=("true_edit",) if place == "truth" else ("mask",),
+        needs=("true_edit",) if place == "truth" else ("source", "mask"),
         undefined=NEVER if place == "truth" else EMPTY,
-        of_window=partial(_compare, function=function, place=place, network=network),
+        of_window=partial(_compare, function=function, place=place, network=network, bordered=mode == _PIE),
     )
 
 
 _MASKED: tuple[Place, ...] = ("outside", "inside")
 _EVERYWHERE: tuple[Place, ...] = (*_MASKED, "truth")
-_PIE = "/pie_compat"
 _SQUARED = "squared difference"
 
 FIDELITY_METRICS = (
