@@ -1,0 +1,1 @@
+"""What people prefer: studies that show pairs of edits, and what the answers say."""
