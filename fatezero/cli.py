@@ -25,8 +25,12 @@ VERBS: Mapping[str, Verb] = {
     "ablate": Verb("compare variants of the method", f"{COMMANDS}.ablate:ablate"),
     "evaluate": Verb("score a run, or anyone's videos", f"{COMMANDS}.evaluate:evaluate"),
     "leaderboard": Verb("join scored runs into tables", f"{COMMANDS}.leaderboard:leaderboard"),
+    "degrade": Verb("true edits, spoilt by known amounts, to test metrics on", f"{COMMANDS}.degrade:degrade"),
+    "trust": Verb("which metrics follow the distance to the true edit", f"{COMMANDS}.trust:trust"),
     "report": Verb("a page of a run's videos, tables and plots", f"{COMMANDS}.report:report"),
     "sheet": Verb("a picture of a run's first edits", f"{COMMANDS}.sheet:sheet"),
+    "study": Verb("a page on which people compare methods, blinded", f"{COMMANDS}.study:study"),
+    "votes": Verb("what the answers to a study say", f"{COMMANDS}.votes:votes"),
     "status": Verb("what a run folder holds and lacks", f"{COMMANDS}.status:status"),
     "cache": Verb("list, verify or prune kept inversions", f"{COMMANDS}.cache:cache"),
     "datasets": Verb(

@@ -61,14 +61,25 @@ ROOMS: dict[str, set[str]] = {
     "fatezero_eval.file_names": set(),
     "fatezero_eval.metrics": set(),
     "fatezero_eval.networks": {"fatezero.data", "fatezero_eval.options"},
+    "fatezero_eval.vlm": {"fatezero.data", "fatezero_eval.options", "fatezero_eval.networks"},
     "fatezero_eval.scoring": {
         *("fatezero.data", "fatezero.clips", "fatezero_eval.options", "fatezero_eval.file_names"),
-        *("fatezero_eval.metrics", "fatezero_eval.networks"),
+        *("fatezero_eval.metrics", "fatezero_eval.networks", "fatezero_eval.vlm"),
     },
-    "fatezero_eval.tables": {"fatezero.data", "fatezero_eval.file_names", "fatezero_eval.scoring"},
+    "fatezero_eval.tables": {
+        *("fatezero.data", "fatezero_eval.options", "fatezero_eval.file_names", "fatezero_eval.scoring"),
+    },
+    "fatezero_eval.validity": {
+        *("fatezero.data", "fatezero.clips", "fatezero_eval.file_names", "fatezero_eval.scoring"),
+        "fatezero_eval.tables",
+    },
     "fatezero_eval.pages": {
         *("fatezero.data", "fatezero.clips", "fatezero_eval.file_names", "fatezero_eval.networks"),
         *("fatezero_eval.scoring", "fatezero_eval.tables"),
+    },
+    "fatezero_eval.people": {
+        *("fatezero.data", "fatezero_eval.options", "fatezero_eval.file_names", "fatezero_eval.scoring"),
+        *("fatezero_eval.tables", "fatezero_eval.pages"),
     },
     "fatezero_eval.tracking": {
         *("fatezero.data", "fatezero_eval.file_names", "fatezero_eval.scoring", "fatezero_eval.tables"),
@@ -78,7 +89,8 @@ ROOMS: dict[str, set[str]] = {
         "fatezero.runs",
         *("fatezero.lightning", "fatezero.training", "fatezero.picturebook", "fatezero.benchmarking"),
         *("fatezero_eval.options", "fatezero_eval.networks", "fatezero_eval.scoring", "fatezero_eval.tables"),
-        *("fatezero_eval.pages", "fatezero_eval.tracking"),
+        *("fatezero_eval.file_names", "fatezero_eval.validity", "fatezero_eval.pages", "fatezero_eval.people"),
+        "fatezero_eval.tracking",
     },
     "fatezero.cli": {"fatezero", "fatezero.commands", "fatezero.diffusion"},
     "fatezero.__main__": {"fatezero.cli"},

@@ -58,13 +58,14 @@ class _TrackedRun:
     plots: Sequence[Path]
 
 
-def track(run: Path, mode: Mode, project: str) -> str | None:
+def track(run: Path, mode: Mode, project: str, swept: Sequence[str] = ()) -> str | None:
     """Log a finished run to W&B: one W&B run for each variant and one with the tables, grouped by experiment.
 
     Args:
         run: an evaluated run folder; its leaderboard is written if it is not there.
         mode: offline writes to `<run>/wandb`, to be sent with `wandb sync`; disabled does nothing.
         project: W&B's project.
+        swept: the variants that a sweep has added; W&B's agent waits for one variant's numbers.
 
     Returns:
         What was logged, or why it was not, in a sentence; None if disabled.
@@ -74,7 +75,7 @@ def track(run: Path, mode: Mode, project: str) -> str | None:
     try:
         experiment = _read(run)
         if os.environ.get("WANDB_SWEEP_ID"):
-            return _log_swept(experiment, run, mode, project)
+            return _log_swept(experiment, swept, run, mode, project)
         for variant in experiment.variants:
             _log_variant(variant, experiment, run, mode, project)
         _log_tables(experiment, run, mode, project)
@@ -134,11 +135,19 @@ def _log_variant(variant: _TrackedVariant, experiment: _TrackedRun, run: Path, m
         )
 
 
-def _log_swept(experiment: _TrackedRun, run: Path, mode: Mode, project: str) -> str:
-    """What a sweep's agent waits for: the numbers of the variant it asked for, the last one, in the agent's own run."""
+def _log_swept(experiment: _TrackedRun, swept: Sequence[str], run: Path, mode: Mode, project: str) -> str:
+    """What a sweep's agent waits for: the numbers of the variant it asked for, in the agent's own run.
+
+    Raises:
+        UserError: it asked for none, or several, or the one it asked for has no numbers.
+    """
     import wandb  # noqa: PLC0415
 
-    variant = experiment.variants[-1]
+    if len(swept) != 1:
+        raise UserError(f"a sweep's agent asks for one variant, but --sweep makes {len(swept)}: give it single values")
+    variant = next((known for known in experiment.variants if known.name == swept[0]), None)
+    if variant is None:
+        raise UserError(f"the variant {swept[0]} has no scores")
     settings = wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True, init_timeout=_PATIENCE)
     with wandb.init(
         project=project, name=variant.name, config=dict(variant.config), mode=mode, dir=run, settings=settings

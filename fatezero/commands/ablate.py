@@ -17,7 +17,7 @@ from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.errors import Made, UserError, attempt
 from fatezero.shipped import judge_location
 from fatezero.system.terminal import complain, say
-from fatezero_eval.options import EvaluateRun
+from fatezero_eval.options import AskingOptions, EvaluateRun, MetricOptions
 
 if TYPE_CHECKING:
     from fatezero.data.manifest import Manifest
@@ -44,7 +44,7 @@ class AblationOptions:
     """What to compare, on what.
 
     Attributes:
-        manifest: the edits; by default ten small ones that the project makes itself.
+        manifest: the edits, a path or an address in a store; by default ten small ones that the project makes itself.
         root: folder that the manifest's clip paths start from.
         categories: take edits of these categories alone; all by default.
         edits: how many edits of each category are taken, the first ones; all by default.
@@ -55,8 +55,6 @@ class AblationOptions:
         seeds: how many seeds are drawn where a result depends on one.
         out: folder of the run.
         redo: replace results that were made with other settings.
-        metrics: names or patterns; none stands for the default suite.
-        judge: the CLIP, as for `fatezero evaluate`.
         wandb: log to Weights & Biases "online", "offline" or not at all; by default online with an account and
             offline without.
         project: name of the project at Weights & Biases.
@@ -74,8 +72,6 @@ class AblationOptions:
     seeds: int = 2
     out: Path = Path("runs/ablation")
     redo: bool = False
-    metrics: tuple[str, ...] = ()
-    judge: str = "picturebook-clip"
     wandb: Literal["online", "offline", "disabled"] | None = None
     project: str = "fatezero"
     logger: Literal["csv", "tensorboard"] | None = None
@@ -91,16 +87,24 @@ class AblationOptions:
 
 
 def ablate(
-    options: AblationOptions, networks: ModelOptions, base: MethodConfig, runtime: RuntimeConfig, work: WorkOptions
+    options: AblationOptions,
+    scoring: MetricOptions,
+    networks: ModelOptions,
+    base: MethodConfig,
+    runtime: RuntimeConfig,
+    work: WorkOptions,
+    asking: AskingOptions = AskingOptions(),  # noqa: B008  (frozen)
 ) -> int:
     """Compare variants of a method; whatever is there already is kept.
 
     Args:
         options: what to compare.
+        scoring: which metrics compare, and what they look through.
         networks: which networks edit.
         base: the configuration that variants start from.
         runtime: how the networks run.
         work: how it is shared out.
+        asking: who answers questions, for the metrics vlm_*.
 
     Returns:
         0 if every edit of every variant was made and scored, 1 if any failed.
@@ -109,38 +113,37 @@ def ablate(
         UserError: for variants, edits or options that do not fit, and if a process died.
     """
     from fatezero.commands.shared import perform
+    from fatezero.data.manifest import read_manifest
     from fatezero.lightning.running import is_first_process
     from fatezero.runs.variants import make_variants, record
-    from fatezero_eval.scoring.evaluation import load_scorer
+    from fatezero_eval.scoring.scorer import load_scorer
 
     variants = make_variants(options.variants, options.sweep, base)
-    scoring = EvaluateRun(
-        run=options.out, metrics=options.metrics, judge=judge_location(options.judge), processes=work.devices
-    )
-    load_scorer(scoring)  # what cannot be scored is told before anything is edited
+    shared = {**vars(scoring), "judge": judge_location(scoring.judge), "asking": asking}
+    wanted = EvaluateRun(**shared, run=options.out, root=options.root, processes=work.devices, threads=work.threads)
+    load_scorer(wanted)  # what cannot be scored is told before anything is edited
     with _manifest(options, dry_run=work.dry_run) as manifest:
-        jobs, unfit = _jobs(options, networks, manifest, variants)
+        known = read_manifest(manifest, options.root)
+        for note in known.notes:
+            say(note)
+        jobs, unfit = _jobs(options, networks, known, variants)
         say(describe_plan(variants, jobs))
         if work.dry_run:
             return perform(jobs, unfit, networks.model, runtime, work, redo=options.redo)
         if is_first_process():
-            record(options.out, options.reference, variants, manifest, shlex.join(["fatezero", *sys.argv[1:]]))
+            command = shlex.join(["fatezero", *sys.argv[1:]])
+            record(options.out, options.reference, variants, manifest, command, root=options.root)
         edited = perform(jobs, unfit, networks.model, runtime, work, redo=options.redo)
-        return (
-            max(edited, _conclude(options, replace(scoring, manifest=manifest, root=options.root)))
-            if is_first_process()
-            else edited
-        )
+        return max(edited, _conclude(options, replace(wanted, manifest=manifest))) if is_first_process() else edited
 
 
 @contextmanager
-def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[Path]:
+def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[str | Path]:
     """The edits asked for, or the small ones that the project makes itself; a dry run keeps nothing of those."""
-    from fatezero.data.remote import open_input
     from fatezero.picturebook.benchmark.edits import small_benchmark, write_manifest
 
     if options.manifest is not None:
-        yield open_input(options.manifest)
+        yield options.manifest
         return
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(passing) if dry_run else options.out / "dataset"
@@ -148,7 +151,7 @@ def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[Path]:
 
 
 def _jobs(
-    options: AblationOptions, networks: ModelOptions, manifest: Path, variants: Mapping[str, Variant]
+    options: AblationOptions, networks: ModelOptions, known: Manifest, variants: Mapping[str, Variant]
 ) -> tuple[list[EditJob], dict[str, UserError]]:
     """Every edit under every variant; and by request id why it cannot be edited.
 
@@ -156,11 +159,9 @@ def _jobs(
         UserError: there are no such edits, or the truth of one could not be used to score it.
     """
     from fatezero.commands.shared import checkpoints, vetted
-    from fatezero.data.manifest import read_manifest
     from fatezero.runs.jobs import make_jobs
     from fatezero.runs.variants import choose_edits, with_seeds
 
-    known = read_manifest(manifest, options.root)
     edits = choose_edits(known, options.categories, options.edits, options.frames)
     _check_truths(known, edits)
     checkpoint = checkpoints(networks)
@@ -176,20 +177,19 @@ def _jobs(
 
 
 def _check_truths(known: Manifest, edits: Sequence[EditRequest]) -> None:
-    found = {edit.id: attempt(partial(_check_truth, known.truth.get(edit.id, {}))) for edit in edits}
+    """Refuse truths that could not be used; those of clips that cannot be read, which costs their edits alone, aside.
+
+    Raises:
+        UserError: naming each.
+    """
+    from fatezero.clips.video import probe
+    from fatezero.commands.truths import check_truth
+
+    readable = [edit for edit in edits if not isinstance(attempt(partial(probe, edit.clip)), UserError)]
+    found = {edit.id: attempt(partial(check_truth, edit, known.truth.get(edit.id, {}))) for edit in readable}
     problems = [f"{name}: its truth cannot be used: {why}" for name, why in found.items() if why is not None]
     if problems:
         raise UserError("\n".join([f"{known.path}: not all of it can be scored.", *problems]))
-
-
-def _check_truth(stated: Mapping[str, Any]) -> None:
-    from fatezero.data.remote import open_input
-    from fatezero.picturebook.benchmark.truth import check_truth
-    from fatezero_eval.networks.flow import read_flow
-
-    check_truth(stated)
-    if "flow" in stated:
-        read_flow(open_input(stated["flow"]))
 
 
 def describe_plan(variants: Mapping[str, Variant], jobs: Sequence[EditJob]) -> str:
@@ -209,24 +209,28 @@ def describe_plan(variants: Mapping[str, Variant], jobs: Sequence[EditJob]) -> s
 def _conclude(options: AblationOptions, scoring: EvaluateRun) -> int:
     """Scores, tables, the page and the log of a finished run."""
     from fatezero.picturebook.benchmark.truth import write_truth
+    from fatezero.runs.variants import swept_variants
     from fatezero_eval.pages.run_page import write_report
     from fatezero_eval.scoring.evaluation import evaluate_run
+    from fatezero_eval.scoring.refusals import told_once
     from fatezero_eval.tables.leaderboard_files import write_leaderboard
     from fatezero_eval.tracking import default_mode, track, track_with_lightning
 
     problems: list[str] = []
     evaluation = _or_problem(partial(evaluate_run, scoring, write_truth), problems)
-    problems += [f"{name}: {reason}" for name, reason in evaluation.failures.items()] if evaluation else []
+    failures = evaluation.failures if evaluation else {}
+    told = {f"{name}: {reason}" for name, reason in failures.items()}
     board = _or_problem(partial(write_leaderboard, [options.out], options.out), problems)
     page = _or_problem(partial(write_report, options.out, scoring.manifest, write_truth, scoring.root), problems)
-    problems += [problem for made in (board, page) if made for problem in made.problems]
-    for problem in dict.fromkeys(problems):
+    problems += [problem for made in (board, page) if made for problem in made.problems if problem not in told]
+    problems = [*told_once(failures), *dict.fromkeys(problems)]
+    for problem in problems:
         complain(problem)
     if board:
         say(f"tables: {options.out}/leaderboard.md and differences.md")
     if page:
         say(f"open {page.path}")
-    said = track(options.out, options.wandb or default_mode(), options.project)
+    said = track(options.out, options.wandb or default_mode(), options.project, swept_variants(options.sweep))
     say(said or "Nothing is logged to Weights & Biases: it is disabled.")
     if options.logger:
         say(track_with_lightning(options.out, options.logger))

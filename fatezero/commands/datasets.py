@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fatezero.clips.images import IMAGE_SUFFIXES
 from fatezero.clips.video import VideoInfo, probe
-from fatezero.data.manifest import TRUTH_PATHS, is_manifest, read_manifest
+from fatezero.commands.truths import check_truth
+from fatezero.data.manifest import is_manifest, read_manifest
 from fatezero.data.remote import open_input
 from fatezero.errors import UserError, attempt
 from fatezero.system.terminal import say
@@ -79,8 +80,12 @@ def check_manifest(path: str | Path, root: str | Path | None = None) -> DatasetR
     edits: dict[ClipSpec, list[str]] = {}
     for request in manifest.requests:
         edits.setdefault(request.clip, []).append(request.id)
-    found = {clip: attempt(partial(probe, clip)) for clip in edits}
-    lacking = {name: _lacking(truth) for name, truth in manifest.truth.items()}
+    found = {clip: attempt(partial(probe, clip)) if clip.path else None for clip in edits}
+    lacking = {
+        request.id: _reason(attempt(partial(check_truth, request, manifest.truth[request.id])))
+        for request in manifest.requests
+        if request.id in manifest.truth and isinstance(found[request.clip], VideoInfo)
+    }
     blocks = [_block(clip, found[clip], names, lacking) for clip, names in edits.items()]
     problems = {
         request.id: (*_reason(found[request.clip]), *lacking.get(request.id, ())) for request in manifest.requests
@@ -115,7 +120,7 @@ def check_clips(path: str | Path) -> DatasetReport:
 
 
 def _block(
-    clip: ClipSpec, found: VideoInfo | UserError, edits: Sequence[str], lacking: Mapping[str, Iterable[str]]
+    clip: ClipSpec, found: VideoInfo | UserError | None, edits: Sequence[str], lacking: Mapping[str, Iterable[str]]
 ) -> str:
     """A clip in words: the file and what is taken of it, what that is, its edits, and what is wrong."""
     taken = [
@@ -123,7 +128,7 @@ def _block(
         for field in fields(ClipSpec)
         if field.name != "path" and getattr(clip, field.name) != field.default
     ]
-    lines = [", ".join((clip.path, *taken))]
+    lines = [", ".join((clip.path or "no source clip: such edits can be scored, but not made", *taken))]
     if isinstance(found, VideoInfo):
         lines += [f"  {_in_words(found, clip)}", *(f"  {note}" for note in found.notes)]
     if edits:
@@ -136,7 +141,7 @@ def _block(
             break_on_hyphens=False,
         )
     lines += [f"! {reason}" for reason in _reason(found)]
-    lines += [f"! {name}: {reason}" for name in edits for reason in lacking.get(name, ())]
+    lines += [f"! {name}: its truth cannot be used: {reason}" for name in edits for reason in lacking.get(name, ())]
     return "\n".join(lines)
 
 
@@ -162,11 +167,5 @@ def _length(info: VideoInfo) -> str:
     return f"{int(minutes // 60):02}:{int(minutes % 60):02}:{rest:06.3f}"
 
 
-def _reason(found: VideoInfo | UserError) -> tuple[str, ...]:
+def _reason(found: object) -> tuple[str, ...]:
     return (str(found),) if isinstance(found, UserError) else ()
-
-
-def _lacking(truth: Mapping[str, object]) -> tuple[str, ...]:
-    """Files of the truth that are not there."""
-    opened = {key: attempt(partial(open_input, str(truth[key]))) for key in TRUTH_PATHS if key in truth}
-    return tuple(f"truth, {key}: {found}" for key, found in opened.items() if isinstance(found, UserError))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
 from fatezero.system.terminal import complain, say
-from fatezero_eval.options import EvaluateRun, EvaluateVideos, ScoringOptions
+from fatezero_eval.options import AskingOptions, EvaluateRun, EvaluateVideos, ScoringOptions
 
 if TYPE_CHECKING:
     from fatezero_eval.scoring.evaluation import Evaluation
@@ -19,11 +19,13 @@ def evaluate(
     run: Path | None = None,
     *,
     options: ScoringOptions,
-    manifest: Path | None = None,
+    asking: AskingOptions = AskingOptions(),  # noqa: B008  (frozen)
+    manifest: str | None = None,
     root: str | None = None,
     out: Path | None = None,
     method: str | None = None,
     videos: Path | None = None,
+    categories: tuple[str, ...] = (),
     resize: bool = False,
     trim: bool = False,
 ) -> int:
@@ -32,11 +34,13 @@ def evaluate(
     Args:
         run: a run folder, runs/<name>.
         options: how clips are scored.
-        manifest: the edits, with what is known of the right results.
-        root: folder that the manifest's paths start from; its own by default.
+        asking: who answers questions, for the metrics vlm_*.
+        manifest: the edits, with what is known of the right results; here, or in an object store.
+        root: folder that the manifest's paths start from; by default as the run was made, else its own.
         out: where rows go; <run>/evaluation by default.
         method: what the maker of foreign videos is called.
         videos: folder of foreign videos, in place of a run.
+        categories: score foreign videos of these categories alone; all by default.
         resize: scale foreign videos of another size.
         trim: cut foreign videos of another length.
 
@@ -49,9 +53,10 @@ def evaluate(
     from fatezero.picturebook.benchmark.truth import write_truth
     from fatezero_eval.scoring.evaluation import evaluate_run, evaluate_videos
 
-    shared = vars(replace(options, judge=judge_location(options.judge)))
+    shared = vars(replace(options, judge=judge_location(options.judge), asking=asking))
     if run is not None:
-        given = {"method": method, "videos": videos, "resize": resize or None, "trim": trim or None}
+        given: dict[str, object] = {"method": method, "videos": videos, "categories": categories or None}
+        given |= {"resize": resize or None, "trim": trim or None}
         beside = [name for name, value in given.items() if value is not None]
         if beside:
             raise UserError(
@@ -62,15 +67,30 @@ def evaluate(
     missing = [name for name, value in needed.items() if value is None]
     if missing:
         raise UserError(f"--{missing[0]} is missing: give a run folder, or --method, --videos, --manifest and --out.")
-    theirs = EvaluateVideos(**shared, **needed, root=root, resize=resize, trim=trim)  # type: ignore[arg-type]
+    chosen = {"root": root, "categories": categories, "resize": resize, "trim": trim}
+    theirs = EvaluateVideos(**shared, **needed, **chosen)  # type: ignore[arg-type]
     return tell(evaluate_videos(theirs, write_truth))
 
 
 def tell(evaluation: Evaluation) -> int:
-    """Say what came of an evaluation; 1 if anything failed."""
-    if evaluation.match_report is not None:
-        say(evaluation.match_report)
-    for name, reason in evaluation.failures.items():
-        complain(f"{name}: {reason}")
+    """Say what came of an evaluation, each thing once; 1 if anything failed."""
+    from fatezero_eval.scoring.refusals import told_once, undefined
+    from fatezero_eval.tables.notation import markdown
+    from fatezero_eval.tables.set_distance_grids import set_distance_grid
+
+    for note in evaluation.notes:
+        say(note)
+    report = evaluation.match_report
+    if report is not None:
+        say(report)
+    told = {match.problem for match in report.matches} if report else set()
+    for sentence in told_once({name: why for name, why in evaluation.failures.items() if why not in told}):
+        complain(sentence)
+    for sentence in undefined(evaluation.rows):
+        say(sentence)
+    if evaluation.distances:
+        say(markdown(set_distance_grid(evaluation.distances)))
+    if evaluation.costs is not None:
+        say(evaluation.costs)
     say(f"{len(evaluation.rows)} rows in {evaluation.lines} and {evaluation.table}")
     return 1 if evaluation.failures else 0

@@ -26,6 +26,7 @@ from jsonargparse import ArgumentParser, Namespace, set_loader
 from fatezero.config import MethodConfig
 from fatezero.data.entry import DecimalLoader, load_yaml
 from fatezero.data.timecode import count_or_text
+from fatezero.errors import UserError
 from fatezero.system.terminal import printable
 
 DECIMAL = "decimal"  # what jsonargparse calls our way to read values
@@ -142,13 +143,13 @@ def _value(part: Parameter, parsed: Namespace, own: Collection[str]) -> Any:
     if is_dataclass(kind):
         return part.annotation(**{f.name: getattr(parsed, f.name) for f in fields(kind) if f.name not in own})
     value = getattr(parsed, part.name)
-    return tuple(value) if _is_list(kind) else value
+    return tuple(value or ()) if _is_list(kind) else value
 
 
 def gathered(verb: Verb, words: Sequence[str]) -> list[str]:
     """Words as jsonargparse reads them: --edited-words a b as --edited_words=["a","b"], --redo as --redo=true."""
     kinds = _kinds(verb)
-    left, done = list(words), []
+    left, done = _with_whole_mappings(words, kinds), []
     while left:
         name, equals, value = _underscored(left.pop(0)).partition("=")
         kind = kinds.get(name.removeprefix("--")) if name.startswith("--") else None
@@ -162,6 +163,36 @@ def gathered(verb: Verb, words: Sequence[str]) -> list[str]:
                 equals, value = "=", json.dumps([_number(word) if _holds_numbers(kind) else word for word in given])
         done.append(name + equals + value)
     return done
+
+
+def _with_whole_mappings(words: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:
+    """--sweep.a=1 --sweep.b=2 as --sweep={"a": 1, "b": 2}: the parser would read texts, and keep the last alone.
+
+    Raises:
+        UserError: the mapping is given as a whole, too.
+    """
+    left, kept = list(words), list[str]()
+    entries: dict[str, dict[str, Any]] = {}
+    while left:
+        word = left.pop(0)
+        name, equals, value = _underscored(word).partition("=")
+        option, dot, entry = name.removeprefix("--").partition(".")
+        if not (name.startswith("--") and dot and kinds.get(option) == dict[str, Any]):
+            kept.append(word)
+            continue
+        stated = value if equals or not left else left.pop(0)
+        entries.setdefault(option, {})[entry] = _as_value(stated)
+    for option in entries:
+        if any(word.partition("=")[0] == f"--{option}" for word in kept):
+            raise UserError(f"--{option} was given as a whole and by its entries: leave one of them out.")
+    return [*kept, *(f"--{option}={json.dumps(values)}" for option, values in entries.items())]
+
+
+def _as_value(text: str) -> Any:
+    try:
+        return yaml.load(text, WordLoader)
+    except yaml.YAMLError:
+        return text
 
 
 def _parser_of_options(verb: Verb, method: MethodConfig) -> ArgumentParser:
@@ -216,7 +247,8 @@ def _add_argument(parser: ArgumentParser, part: Parameter, described: str | None
     if part.kind is Parameter.KEYWORD_ONLY:
         parser.add_argument(f"--{part.name}", default=part.default, **words)
     elif _is_list(part.annotation):
-        parser.add_argument(part.name, nargs="+", **words | {"type": get_args(part.annotation)[0]})
+        least = "+" if part.default is Parameter.empty else "*"
+        parser.add_argument(part.name, nargs=least, **words | {"type": get_args(part.annotation)[0]})
     elif part.default is Parameter.empty:
         parser.add_argument(part.name, **words)
     else:

@@ -7,13 +7,13 @@ from pathlib import Path
 from fatezero.system.terminal import complain, say
 
 
-def report(run: Path, *, manifest: Path | None = None, root: str | None = None) -> int:
+def report(run: Path, *, manifest: str | None = None, root: str | None = None) -> int:
     """Write the page and say where it is.
 
     Args:
         run: a run folder.
-        manifest: the edits, with what is known of the right results.
-        root: folder that the manifest's paths start from; its own by default.
+        manifest: the edits, with what is known of the right results; by default those that the run was made of.
+        root: folder that the manifest's paths start from; by default as the run was made, else its own.
 
     Returns:
         0, or 1 if something of the run could not be read and is left out.

@@ -183,6 +183,8 @@ def _vetted(
     probed: Callable[[ClipSpec], VideoInfo | UserError],
 ) -> EditRequest:
     check_texts(request)
+    if not request.has_source:
+        raise UserError("it has no source clip, so it can be scored but not made; state its clip.")
     for method in methods:
         with_settings(method, request.settings, f"request {request.id}")
     native, unit = native_size(checkpoint(request).folder)

@@ -10,7 +10,7 @@ from fatezero.system.terminal import complain, say
 def sheet(
     run: Path,
     *,
-    manifest: Path | None = None,
+    manifest: str | None = None,
     root: str | None = None,
     out: Path = Path("sheet.png"),
     edits: int = 10,
@@ -20,8 +20,8 @@ def sheet(
 
     Args:
         run: a run folder.
-        manifest: the edits, with what is known of the right results.
-        root: folder that the manifest's paths start from; its own by default.
+        manifest: the edits, with what is known of the right results; by default those that the run was made of.
+        root: folder that the manifest's paths start from; by default as the run was made, else its own.
         out: the PNG to write.
         edits: how many edits are shown.
         variant: whose edits.

@@ -13,7 +13,7 @@ from typing import Any
 from fatezero.config import ModelOptions
 from fatezero.errors import UnforeseenError, UserError, attempt
 from fatezero.system.publishing import replace_text
-from fatezero.system.terminal import complain, say
+from fatezero.system.terminal import complain, quoted, say
 from fatezero.training.tuning_config import TuningConfig
 from fatezero.types import FrameSelection
 
@@ -78,6 +78,10 @@ def _each_clip(options: TuningConfig) -> list[TuningConfig]:
         raise UserError(f"{options.manifest} has no edits of category {', '.join(options.categories)}.")
     tunings: dict[str, TuningConfig] = {}
     for request in wanted:
+        if not request.has_source:
+            raise UserError(
+                f"{options.manifest}: the edit {quoted(request.id)} has no clip to tune on; state its clip."
+            )
         clip, name = request.clip.path, Path(request.clip.path).stem
         own: dict[str, Any] = {
             field.name: getattr(request.clip, field.name)

@@ -43,5 +43,20 @@ def test_an_odd_number_leaves_a_place_white(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_variant_is_named(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'fatezero'"):
+    with pytest.raises(UserError, match="of a variant 'fatezero': it has full"):
         write_sheet(run, None, None, tmp_path / "sheet.png", 2, "fatezero")
+
+
+def test_a_manifest_of_other_edits_hides_none(run: Path, tmp_path: Path) -> None:
+    edit = {"id": "edit20", "clip": "clip", "source_prompt": "a", "target_prompt": "b"}
+    (tmp_path / "some.json").write_text(json.dumps([edit]), encoding="utf-8")
+    made = write_sheet(run, tmp_path / "some.json", None, tmp_path / "sheet.png", 2, "full")
+    sheet = np.asarray(Image.open(made.path))
+    assert [int(sheet[80, column, 0]) for column in (64 + 262, 530 + 64 + 262)] == [20, 10]
+
+
+def test_edits_whose_clip_is_gone_say_so(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="none of the edits of full can be shown") as refused:
+        write_sheet(run, None, None, tmp_path / "sheet.png", 2, "full")
+    assert str(refused.value).count("is not the one that was edited, or is gone") == 3

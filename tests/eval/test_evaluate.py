@@ -16,12 +16,14 @@ from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.metrics import consistency, fidelity, text
 from fatezero_eval.networks.array_cache import ArrayCache
-from fatezero_eval.networks.flow import Dis, GivenFlow
+from fatezero_eval.networks.flow import Dis
+from fatezero_eval.networks.given_flow import GivenFlow
 from fatezero_eval.networks.loading import Networks
 from fatezero_eval.options import PICTUREBOOK_CLIP, EvaluateRun, EvaluateVideos, ScoringOptions
-from fatezero_eval.scoring import checks, evaluation, rows, suite, windows
+from fatezero_eval.scoring import checks, evaluation, rows, scorer, suite, windows
 from fatezero_eval.scoring.matching import match_videos
 from fatezero_eval.scoring.one_pass import score
+from fatezero_eval.scoring.set_distances import DISTANCES_OF_SETS
 from fatezero_eval.tables import statistics
 
 EVERYTHING_RUNNABLE = (
@@ -145,8 +147,10 @@ def test_given_flow_takes_the_place_of_an_estimate(judge, make_frames):
     assert found["warp_error"].model == "given flow"
     assert found["motion_fidelity"].model == "dis-full"
     assert found["valid_pixels"].value == pytest.approx(39 / 40)
-    with pytest.raises(UserError, match="given flow has 9 pairs"):
-        scores_of(edited_clip(source, source, true_flow=GivenFlow(forward[:9], -forward[:9])), judge)
+    short = scores_of(edited_clip(source, source, true_flow=GivenFlow(forward[:9], -forward[:9])), judge)
+    assert short["warp_error"].value is None
+    assert "given flow has 9 pairs" in short["warp_error"].reason
+    assert short["motion_fidelity"].value == 0  # which estimates
 
 
 def test_versions_of_a_clip_must_match(judge, make_frames):
@@ -222,8 +226,8 @@ def test_a_killed_run_goes_on_and_a_changed_edit_is_scored_again(run_folder, tin
     items[3].write_text(items[3].read_text()[:50])  # half-written by a killed run
     (items[0].parent / ".x.1.partial.json").write_text("{")
     done = []
-    original = evaluation.keep_rows
-    monkeypatch.setattr(evaluation, "keep_rows", lambda file, found: (done.append(file), original(file, found)))
+    original = scorer.keep_rows
+    monkeypatch.setattr(scorer, "keep_rows", lambda file, *found: (done.append(file), original(file, *found)))
     assert evaluation.evaluate_run(wanted).rows == before.rows
     assert done == [items[3]]
     frames = run_folder / "full" / "owl-1" / "frames"
@@ -300,7 +304,7 @@ def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frame
     write_video(folder / "owl-1.gif", make_frames(3, 1), 8)
     shutil.rmtree(folder / "owl-1")
     write_video(folder / "owl-1.mp4", make_frames(3, 1), 8)
-    with pytest.raises(UserError, match=r"ambiguous: owl-1\.mp4 and owl-1\.gif"):
+    with pytest.raises(UserError, match=r"ambiguous: owl-1\.gif and owl-1\.mp4"):
         evaluation.evaluate_videos(foreign(run_folder, tiny_clip, folder))
 
 
@@ -322,6 +326,21 @@ def test_videos_at_other_times_than_the_source_are_noted(make_frames, tmp_path):
     assert len(noted["late"]) == 1
 
 
+def test_a_folder_above_the_videos_is_told_where_they_are(make_frames, tmp_path):
+    frames, clip = make_frames(2, 1), tmp_path / "data" / "clips" / "cow"
+    write_frames(clip, frames)
+    write_frames(tmp_path / "output" / "ours" / "clips" / "cow", frames)
+    (request,) = (EditRequest(id="a", clip=ClipSpec(path=str(clip)), source_prompt="a", target_prompt="b"),)
+    manifest = Manifest(tmp_path / "m", "m", (request,), {}, {"a": ("clips/cow",)})
+    for above in (tmp_path, tmp_path / "output"):
+        with pytest.raises(UserError, match="output/ours holds 1 of 1: give that folder as --videos"):
+            match_videos(manifest, above)
+    (match,) = match_videos(manifest, tmp_path / "data").matches
+    assert match.problem.startswith("it is the source clip itself")
+    (match,) = match_videos(manifest, tmp_path / "output" / "ours").matches
+    assert not match.problem
+
+
 def test_damaged_rows_are_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"clip": "a"}\n')
     with pytest.raises(UserError, match="line 1: not a row"):
@@ -335,7 +354,7 @@ def test_every_metric_says_whether_it_can_run(tiny_clip, tmp_path, monkeypatch):
     report = {
         name: (able, remedy) for name, able, remedy in checks.runnable_metrics(ScoringOptions(judge=str(tiny_clip)))
     }
-    assert set(report) == {metric.id for metric in suite.METRICS}
+    assert [*report] == [*(metric.id for metric in suite.METRICS), *DISTANCES_OF_SETS]
     assert report["text_alignment@1"] == (True, "")
     assert "--pick" in report["pick_score@1"][1]
     assert "alexnet" in report["lpips/truth@1"][1]
@@ -347,7 +366,9 @@ def test_metric_names_are_unique_and_the_default_suite_exists():
     assert len(set(names)) == len(names)
     assert [metric.name for metric in suite.choose()] == [name for name in names if name in suite.DEFAULT]
     assert set(suite.DEFAULT) <= set(names)
-    assert all((metric.of_clip is None) != (metric.of_window is None) for metric in suite.METRICS)
+    for metric in suite.METRICS:
+        assert sum(way is not None for way in (metric.of_clip, metric.of_window, metric.of_answers)) == 1
+        assert (metric.asks is None) == (metric.of_answers is None)
 
 
 @pytest.mark.slow

@@ -26,14 +26,15 @@ from fatezero.data.layout import inside, reserved_variant_name, visible
 from fatezero.errors import UserError
 from fatezero.runs.variants import make_variants
 from fatezero_eval import file_names, tracking
-from fatezero_eval.networks import flow
+from fatezero_eval.networks import given_flow
 from fatezero_eval.networks.array_cache import ArrayCache
-from fatezero_eval.networks.flow import read_flow
+from fatezero_eval.networks.given_flow import read_flow
 from fatezero_eval.options import EvaluateRun, ScoringOptions
 from fatezero_eval.pages.run_page import write_report
-from fatezero_eval.scoring.evaluation import evaluate_run, load_scorer
+from fatezero_eval.scoring.evaluation import evaluate_run
 from fatezero_eval.scoring.provenance import read_provenance
 from fatezero_eval.scoring.rows import BASELINES, Row, read_rows, write_rows
+from fatezero_eval.scoring.scorer import load_scorer
 from fatezero_eval.scoring.scoring_jobs import Truths, finished_jobs
 from fatezero_eval.tables.leaderboard_files import write_leaderboard
 
@@ -148,11 +149,11 @@ def test_a_damaged_record_costs_no_other_result(
     assert (run_folder / "leaderboard.md").is_file()
 
 
-def test_an_error_that_nobody_foresaw_is_one_jobs_failure(run_folder: Path) -> None:
+def test_clips_too_small_for_a_metric_lose_that_score(run_folder: Path) -> None:
     for name in ("fox-1", "fox-1-tiny"):
         shutil.copytree(run_folder / "full" / "fox-1", run_folder / "tiny" / name)
     shutil.rmtree(run_folder / "tiny" / "fox-1")
-    small = np.zeros((3, 2, 2, 3), np.uint8)  # OpenCV's flow cannot be estimated on so few pixels
+    small = np.zeros((3, 4, 9, 3), np.uint8)
     write_frames(run_folder / "clip", small)
     write_frames(run_folder / "tiny" / "fox-1-tiny" / "frames", small)
     shutil.rmtree(run_folder / "tiny" / "fox-1-tiny" / "masks")
@@ -160,12 +161,13 @@ def test_an_error_that_nobody_foresaw_is_one_jobs_failure(run_folder: Path) -> N
     values = json.loads(meta.read_text(encoding="utf-8"))
     values["request"] |= {"id": "tiny", "clip": values["request"]["clip"] | {"path": str(run_folder / "clip")}}
     meta.write_text(json.dumps(values), encoding="utf-8")
-    result = score(run_folder, metrics=("motion_fidelity",))
-    assert "tiny/tiny/1" in result.failures
-    reason = result.failures["tiny/tiny/1"]
-    assert "not foreseen" in reason
-    log = Path(reason.partition("Its trace is in ")[2].removesuffix("."))
-    assert "Traceback" in log.read_text(encoding="utf-8")
+    result = score(run_folder, metrics=("motion_fidelity", "warp_error", "temporal_flickering"))
+    assert result.failures == {
+        "tiny/tiny/1, warp_error, motion_fidelity": "DIS estimates no flow of frames below 8x12 pixels, and these are "
+        "9x4: use --flow farneback."
+    }
+    values = {row.metric: row.value for row in result.rows if row.variant == "tiny"}
+    assert values == {"warp_error@1": None, "temporal_flickering@1": 1, "motion_fidelity@1": None}
     assert {row.edit for row in result.rows if row.variant == "full"} == {"owl-1", "fox-1", "jeep-1"}
 
 
@@ -300,6 +302,19 @@ def test_a_clip_may_be_read_where_the_user_or_its_content_vouches_for_it(run_fol
     assert not score(run_folder, manifest=None).failures  # it lies in the run
 
 
+def test_the_truth_of_another_clip_is_not_taken_for_an_edits_own(run_folder: Path) -> None:
+    lines = [json.loads(line) for line in manifest_of(run_folder).read_text(encoding="utf-8").splitlines()]
+    clips = {line["id"]: line["clip"] for line in lines}
+    (owl,) = (line for line in lines if line["id"] == "owl-1")
+    owl["clip"] = clips["fox-1"]
+    other = manifest_of(run_folder).with_name("other.jsonl")
+    other.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    found = score(run_folder, manifest=other)
+    assert set(found.failures) == {"full/owl-1/0", "no fusion/owl-1/0"}
+    assert all("the manifest's edit of that id is of" in reason for reason in found.failures.values())
+    assert {row.edit for row in found.rows} == {"fox-1", "jeep-1"}
+
+
 @pytest.mark.parametrize("what", ["frames", "frames/00001.png", "masks", "masks/00000.png", "meta.json"])
 def test_links_do_not_lead_out_of_a_run(run_folder: Path, tmp_path: Path, what: str) -> None:
     secret = tmp_path / "secret"
@@ -405,7 +420,7 @@ def test_a_flow_file_is_read_within_bounds(tmp_path: Path, shape: str) -> None:
 
 
 def test_a_flow_file_of_zeros_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(given_flow, "MAX_BYTES", 2**20)
     with zipfile.ZipFile(tmp_path / "flow.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("forward.npy", bytes(2**21))
     with pytest.raises(UserError, match="bytes, more than"):

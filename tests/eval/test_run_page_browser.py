@@ -1,7 +1,6 @@
 """The report in a real browser: plays in step, sorts, filters, escapes, asks no network."""
 
 import json
-import shutil
 import time
 
 import numpy as np
@@ -12,24 +11,15 @@ from fatezero.clips.video import write_frames, write_video
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.pages.run_page import write_report
 from fatezero_eval.scoring.rows import Row, write_rows
+from tests.eval.chromium import NEEDED, open_browser, wait
 from tests.eval.run_records import record_of
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="no chromium with its driver: apt-get install chromium chromium-driver"
-    ),
-]
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
+pytestmark = NEEDED
 
 FRAMES, SIZE = 8, 48
 HOSTILE = "</script><script>window.hacked = 1</script> <img src=x onerror='hacked = 1'> \"quoted\" & 'single'"
 METRICS = {"text_alignment@1": 30.0, "psnr/outside@1": 24.0, "psnr/truth@1": 20.0, "warp_error@1": 0.001}
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1400,900"),
-)
 
 
 def counting(seed):
@@ -85,14 +75,8 @@ def make_run(folder, edits, variants, times=None):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "about:blank"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +91,6 @@ def page(browser, written):
         browser.get_log(log)
     browser.get(written.as_uri())
     return browser
-
-
-def wait(browser, script, *arguments, seconds=60):
-    """What a script returns once that is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = browser.execute_script(script, *arguments)
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"never came true: {script}")
 
 
 def watch(browser, edit, count=40):

@@ -146,7 +146,7 @@ def test_the_offline_runs_hold_everything(run, isolated):
 def test_a_sweep_gets_the_variant_it_asked_for(run, isolated, monkeypatch):
     write_leaderboard([run], run)
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    assert tracking.track(run, "offline", "lab") == "W&B's sweep has the numbers of no_fusion."
+    assert tracking.track(run, "offline", "lab", ["no_fusion"]) == "W&B's sweep has the numbers of no_fusion."
     found = read_back(run)
     assert set(found) == {"no_fusion"}
     _, config, summary, *_ = found["no_fusion"]

@@ -88,7 +88,7 @@ def test_a_signal_stops_at_any_phase(
 @pytest.mark.parametrize(
     ("at", "calls"),
     [
-        ("fatezero_eval.scoring.evaluation:score", 6),
+        ("fatezero_eval.scoring.scorer:score", 6),
         ("fatezero_eval.scoring.kept_rows:replace_text", 6),
         ("fatezero_eval.scoring.rows:replace_text", 1),
         ("pathlib:Path.replace", 9),
@@ -199,7 +199,7 @@ def test_a_signal_stops_what_is_no_edit(
     evaluating = ["evaluate", undisturbed, f"--out={tmp_path / 'scores'}", "--metrics", "warp_error*"]
     tuning = tune_words(golden_folder, small_manifest, tmp_path / "tuned")
     for words, at in (
-        (evaluating, "fatezero_eval.scoring.evaluation:score"),
+        (evaluating, "fatezero_eval.scoring.scorer:score"),
         (tuning, "fatezero.training.tune_a_video:Tuning.training_step"),
     ):
         ended = warm.run(*words, blow=Blow(at, 2, signum))

@@ -154,7 +154,6 @@ def test_one_bad_clip_does_not_stop_the_others(
         ({"fusion.self_window": "[0.5,0.2]"}, "fusion.self_window"),
         ({"steps": 0}, "steps is 0: it is a number from 1 to 1000"),
         ({"variant": "../elsewhere"}, "--variant"),
-        ({"id": "../elsewhere"}, "id"),
         ({"target": None}, "--target is missing"),
         ({"frames": 9}, "9"),
         ({"memory_gb": 0, "backend": "maps"}, "'maps' would keep"),

@@ -11,14 +11,15 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from fatezero.clips.video import read_clip
-from fatezero.data.layout import EVALUATION, inside
-from fatezero.data.manifest import read_manifest
+from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError, attempt
 from fatezero.system.publishing import replacing
-from fatezero.types import ClipSpec
-from fatezero_eval.file_names import TRUTH
+from fatezero.system.terminal import quoted
+from fatezero.types import ClipSpec, CompanionSpec
 from fatezero_eval.pages.written import Written
-from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, Truths, finished_jobs
+from fatezero_eval.scoring.records import read_experiment
+from fatezero_eval.scoring.run_manifests import is_here, named_manifest, stated_truths, truths_of
+from fatezero_eval.scoring.scoring_jobs import FinishedJobs, Render, ScoringJob, Truths, finished_jobs
 
 HEIGHT = 128  # rows of a frame on the sheet
 SHOWN = 2  # frames of each clip
@@ -29,7 +30,7 @@ Picture = npt.NDArray[np.uint8]
 
 def write_sheet(
     run: Path,
-    manifest: Path | None,
+    manifest: str | Path | None,
     render: Render | None,
     out: Path,
     edits: int,
@@ -42,12 +43,14 @@ def write_sheet(
 
     Args:
         run: a run folder.
-        manifest: the benchmark, for the order and the true edits; None takes the folder's order and shows no truth.
+        manifest: the benchmark, for the order and the true edits; None takes the one that the experiment names, if it
+            lies there, else the folder's order and no truth.
         render: makes the files of a truth that a manifest states as a recipe.
         out: PNG to write.
         edits: number of edits shown.
         variant: the variant whose edits are shown.
-        root: folder that the manifest's paths start from; the manifest's own by default.
+        root: folder that the manifest's paths start from; by default the one that the run was made with, if that
+            was of this manifest, else the manifest's own.
 
     Returns:
         `out`, and what the sheet leaves out.
@@ -57,26 +60,19 @@ def write_sheet(
     """
     if edits < 1:
         raise UserError(f"edits is {edits}: it is at least 1.")
-    known = read_manifest(manifest, root) if manifest else None
-    found = finished_jobs(run, Truths(known, render, inside(run, run / EVALUATION) / TRUTH))
-    own: dict[str, ScoringJob] = {}
-    for job in found.scorable:
-        if job.variant == variant:
-            own.setdefault(job.request.id, job)  # of several seeds the first
-    order = [request.id for request in known.requests] if known else list(own)
-    chosen = [own[name] for name in order if name in own][:edits]
-    if not chosen:
-        raise UserError(f"{run} has no finished edits of a variant called {variant!r}; name one of its folders.")
-    problems = [f"{name}: {reason}" for name, reason in found.left_out.items() if name.startswith(f"{variant}/")]
+    problems: list[str] = []
+    truths = _truths(run, named_manifest(run, manifest, root) if manifest else None, render, problems)
+    found = finished_jobs(run, truths)
+    problems += [f"{name}: {reason}" for name, reason in found.left_out.items() if name.startswith(f"{variant}/")]
     rows: list[Picture] = []
-    for job in chosen:
+    for job in _shown(found, variant, truths.manifest)[:edits]:
         row = attempt(partial(_row, job))
         if isinstance(row, UserError):
             problems.append(f"{job.name}: {row}")
         else:
             rows.append(row)
     if not rows:
-        raise UserError("\n".join([f"{run}: none of these edits can be read.", *problems]))
+        raise UserError("\n".join([_nothing_of(run, found, variant), *problems]))
     half = (len(rows) + 1) // 2
     columns = [_stacked(rows[:half], half), _stacked(rows[half:], half)] if len(rows) > 1 else [rows[0]]
     with replacing(out) as partial_file:
@@ -84,8 +80,43 @@ def write_sheet(
     return Written(out, tuple(problems))
 
 
+def _shown(found: FinishedJobs, variant: str, known: Manifest | None) -> list[ScoringJob]:
+    """A variant's edits that can be read, of several seeds the first; in the manifest's order, then any others."""
+    own: dict[str, ScoringJob] = {}
+    for job in found.scorable:
+        if job.variant == variant:
+            own.setdefault(job.request.id, job)
+    asked = [request.id for request in known.requests] if known else []
+    return [own[name] for name in dict.fromkeys([*asked, *own]) if name in own]
+
+
+def _nothing_of(run: Path, found: FinishedJobs, variant: str) -> str:
+    there = sorted({name.partition("/")[0] for name in (*found.records, *found.problems)})
+    if variant in there:
+        return f"{run}: none of the edits of {variant} can be shown."
+    return f"{run} has no finished edits of a variant {quoted(variant)}: it has {', '.join(there)}."
+
+
+def _truths(run: Path, named: Manifest | None, render: Render | None, problems: list[str]) -> Truths:
+    """What is known of a run's right results, by the manifest that the user names, else by the experiment's."""
+    nothing = truths_of(run, named, render)
+    if named is not None:
+        return nothing
+    experiment = attempt(partial(read_experiment, run))
+    if isinstance(experiment, UserError):
+        problems.append(str(experiment))
+        return nothing
+    if not experiment.manifest or not is_here(experiment):
+        return nothing
+    stated = attempt(partial(stated_truths, run, experiment, render))
+    if isinstance(stated, UserError):
+        problems.append(str(stated))
+        return nothing
+    return stated
+
+
 def _row(job: ScoringJob) -> Picture:
-    clips = [job.request.clip, job.edited, *([job.true_edit] if job.true_edit else [])]
+    clips: list[ClipSpec | CompanionSpec] = [job.request.clip, job.edited, *filter(None, [job.true_edit])]
     frames = _beside([np.concatenate(_frames(clip), axis=1) for clip in clips], GAP)
     label = Image.new("RGB", (frames.shape[1], LABEL), "white")
     words = f"{job.request.source_prompt}  ->  {job.request.target_prompt}"
@@ -93,7 +124,7 @@ def _row(job: ScoringJob) -> Picture:
     return np.concatenate([np.asarray(label), frames])
 
 
-def _frames(clip: ClipSpec) -> list[Picture]:
+def _frames(clip: ClipSpec | CompanionSpec) -> list[Picture]:
     frames = read_clip(clip).frames
     places = np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)
     width = round(frames.shape[2] * HEIGHT / frames.shape[1])

@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from fatezero.clips.video import iter_frames, read_clip
-from fatezero.types import ClipSpec, Frames
-from fatezero_eval.networks.flow import Dis, GivenFlow, read_flow
+from fatezero.types import ClipSpec, CompanionSpec, Frames
+from fatezero_eval.networks.flow import Dis
+from fatezero_eval.networks.given_flow import GivenFlow
 from fatezero_eval.networks.loading import Networks
+from fatezero_eval.scoring.companions import flow_between
 from fatezero_eval.scoring.scoring_jobs import ScoringJob
 from fatezero_eval.scoring.suite import choose
 from fatezero_eval.scoring.windows import ClipVersions, Video, in_memory, windows_of
@@ -24,8 +26,8 @@ class EditCurves:
     """Draws the curves of one edit's variants; what they share is read once."""
 
     def __init__(self) -> None:
-        self._frames: dict[ClipSpec, Frames] = {}
-        self._flows: dict[Path, GivenFlow] = {}
+        self._frames: dict[ClipSpec | CompanionSpec, Frames] = {}
+        self._flows: dict[tuple[Path, ClipSpec], GivenFlow] = {}
 
     def of(self, job: ScoringJob) -> dict[str, Curve]:
         """One value for each frame, or each pair of neighbours, by metric id; None where undefined.
@@ -34,11 +36,11 @@ class EditCurves:
             UserError: a version of the clip cannot be read, or they differ in size or length.
         """
         clip = self._open(job)
-        videos = clip.videos()
+        stated = clip.stated() - clip.problems.keys()
         metrics = [
             metric
             for metric in choose(METRICS)
-            if all(need in videos for need in metric.needs) and (metric.network is None or clip.true_flow is not None)
+            if stated.issuperset(metric.needs) and (metric.network is None or clip.true_flow is not None)
         ]
         values: dict[str, Curve] = {metric.id: [] for metric in metrics}
         for window in windows_of(clip, Networks(flow=Dis())):
@@ -55,18 +57,18 @@ class EditCurves:
             target_prompt=job.request.target_prompt,
             mask=self._video(job.mask) if job.mask else None,
             true_edit=self._video(job.true_edit) if job.true_edit else None,
-            true_flow=self._flow(job.true_flow) if job.true_flow else None,
+            true_flow=self._flow(job.true_flow, job.request.clip) if job.true_flow else None,
         )
 
-    def _video(self, spec: ClipSpec) -> Video:
+    def _video(self, spec: ClipSpec | CompanionSpec) -> Video:
         if spec not in self._frames:
             self._frames[spec] = read_clip(spec).frames
         return in_memory(self._frames[spec])
 
-    def _flow(self, path: Path) -> GivenFlow:
-        if path not in self._flows:
-            self._flows[path] = read_flow(path)
-        return self._flows[path]
+    def _flow(self, path: Path, clip: ClipSpec) -> GivenFlow:
+        if (path, clip) not in self._flows:
+            self._flows[path, clip] = flow_between(path, clip)
+        return self._flows[path, clip]
 
 
 def _short(value: float) -> float | None:

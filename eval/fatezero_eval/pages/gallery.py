@@ -10,12 +10,13 @@ from typing import Any
 
 from fatezero.data.layout import inside, visible
 from fatezero.errors import UserError, attempt
-from fatezero.types import ClipSpec
+from fatezero.types import ClipSpec, CompanionSpec
 from fatezero_eval.pages.curves import EditCurves
 from fatezero_eval.pages.media import Media, TiledVideo, attention_strip, tiled_video_of
 from fatezero_eval.pages.shown_run import ShownRun, result_folder
+from fatezero_eval.scoring.clip_names import clip_name
 from fatezero_eval.scoring.rows import BASELINES
-from fatezero_eval.scoring.scoring_jobs import ScoringJob, clip_name
+from fatezero_eval.scoring.scoring_jobs import ScoringJob
 
 
 def edits(run: ShownRun, media: Media) -> tuple[list[dict[str, Any]], list[str]]:
@@ -64,26 +65,37 @@ def _known_panels(run: ShownRun, first: ScoringJob, tiles: TiledVideo, curves: E
     if first.name in run.withheld:
         source = _named(unedited) | {"problem": run.withheld[first.name]}
     else:
-        source = _video(tiles, first.request.clip, first.mask) | _scored(curves, unedited)
+        source = _together(_video(tiles, first.request.clip, first.mask), _scored(curves, unedited))
     panels = [{"kind": "source", **source}]
-    if first.true_edit is not None:
+    if first.true_edit is not None and first.name not in run.withheld:  # it is read beside its source
         panels.append({"kind": "truth", **_video(tiles, first.true_edit, first.mask)})
     return panels
 
 
 def _panel(run: ShownRun, job: ScoringJob, tiles: TiledVideo, curves: EditCurves) -> dict[str, Any]:
     scored = _named(job) if job.name in run.withheld else _scored(curves, job)
-    return {"kind": "variant", **scored, **_video(tiles, job.edited, job.own_mask)}
+    return {"kind": "variant"} | _together(scored, _video(tiles, job.edited, job.own_mask))
 
 
-def _video(tiles: TiledVideo, clip: ClipSpec, mask: ClipSpec | None) -> dict[str, Any]:
+def _video(tiles: TiledVideo, clip: ClipSpec | CompanionSpec, mask: CompanionSpec | None) -> dict[str, Any]:
     found = attempt(partial(_tiles_of, tiles, clip, mask))
     return {"problem": str(found)} if isinstance(found, UserError) else found
 
 
-def _tiles_of(tiles: TiledVideo, clip: ClipSpec, mask: ClipSpec | None) -> dict[str, Any]:
+def _tiles_of(tiles: TiledVideo, clip: ClipSpec | CompanionSpec, mask: CompanionSpec | None) -> dict[str, Any]:
     tile, frames = tiles.add(clip)
-    return {"tile": tile, "frames": frames} | ({"mask": tiles.add(mask)[0]} if mask else {})
+    shown = {"tile": tile, "frames": frames}
+    if mask is None:
+        return shown
+    found = attempt(partial(tiles.add, mask))
+    return shown | ({"problem": str(found)} if isinstance(found, UserError) else {"mask": found[0]})
+
+
+def _together(*parts: dict[str, Any]) -> dict[str, Any]:
+    """What parts of a panel say; their problems, each once, behind each other."""
+    problems = dict.fromkeys(part["problem"] for part in parts if "problem" in part)
+    merged = {name: value for part in parts for name, value in part.items()}
+    return merged | ({"problem": " ".join(problems)} if problems else {})
 
 
 def _named(job: ScoringJob) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fatezero.clips.video import probe, read_clip, write_video
 from fatezero.errors import UserError
-from fatezero.types import ClipSpec, Frames, Timing
+from fatezero.types import ClipSpec, CompanionSpec, Frames, Timing
 
 HEIGHT = 160  # pixels of a preview, at most
 ATTENTION_HEIGHT = 80
@@ -48,8 +48,8 @@ class TiledVideo:
     width: int
     clips: dict[bytes, Frames] = field(default_factory=dict)
 
-    def add(self, spec: ClipSpec) -> tuple[int, int]:
-        """Read a clip at the tile's size.
+    def add(self, spec: ClipSpec | CompanionSpec) -> tuple[int, int]:
+        """Read a clip, or what lies beside one, at the tile's size.
 
         Returns:
             The tile's number and the clip's own number of frames.
@@ -57,10 +57,29 @@ class TiledVideo:
         Raises:
             UserError: as `read_clip`.
         """
-        frames = read_clip(replace(spec, height=self.height, width=self.width)).frames
+        frames = self.read(spec)
+        return self.put(frames), len(frames)
+
+    def read(self, spec: ClipSpec | CompanionSpec) -> Frames:
+        """The frames F,H,W,3 of a clip, or of what lies beside one, at the tile's size.
+
+        Raises:
+            UserError: as `read_clip`.
+        """
+        if isinstance(spec, ClipSpec):
+            return read_clip(replace(spec, height=self.height, width=self.width)).frames
+        # which has the size of its clip, or of what is asked of it
+        return np.stack([self._scaled(frame) for frame in read_clip(spec).frames])
+
+    def put(self, frames: Frames) -> int:
+        """The number of the tile that shows these frames F,H,W,3, which have the tile's size."""
         content = frames.tobytes()
         self.clips.setdefault(content, frames)
-        return list(self.clips).index(content), len(frames)
+        return list(self.clips).index(content)
+
+    def _scaled(self, frame: Frames) -> Frames:
+        picture = Image.fromarray(frame).resize((self.width, self.height), Image.Resampling.BICUBIC)
+        return np.asarray(picture)
 
     @property
     def frames(self) -> int:
@@ -83,8 +102,8 @@ class TiledVideo:
         own, last = timing[: self.frames + 1], timing[-1] - timing[-2]
         return (*own, *(own[-1] + last * more for more in range(1, self.frames + 2 - len(own))))
 
-    def encode(self, timing: Timing) -> bytes:
-        """All tiles as one mp4, row by row, in a clip's timing."""
+    def encode(self, timing: Timing, crf: int = CRF) -> bytes:
+        """All tiles as one mp4, row by row, in a clip's timing; it holds no names and no other metadata."""
         (height, width), columns = self._cell, self.columns
         rows = math.ceil(len(self.clips) / columns)
         video = np.zeros((self.frames, rows * height, columns * width, 3), dtype=np.uint8)
@@ -95,7 +114,7 @@ class TiledVideo:
             video[:, top : top + height, left : left + width] = np.pad(frames, held, mode="edge")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tiles.mp4"
-            write_video(path, video, self.times(timing) if isinstance(timing, tuple) else timing, crf=CRF)
+            write_video(path, video, self.times(timing) if isinstance(timing, tuple) else timing, crf=crf)
             return path.read_bytes()
 
     def layout(self) -> dict[str, int]:
@@ -111,14 +130,14 @@ class TiledVideo:
         }
 
 
-def tiled_video_of(clip: ClipSpec) -> tuple[TiledVideo, Timing]:
-    """An empty video of tiles in the shape of a clip, at most `HEIGHT` high, and the clip's timing.
+def tiled_video_of(clip: ClipSpec, height: int = HEIGHT) -> tuple[TiledVideo, Timing]:
+    """An empty video of tiles in the shape of a clip, at most `height` pixels high, and the clip's timing.
 
     Raises:
         UserError: the clip cannot be read.
     """
     info = probe(clip)
-    height = min(HEIGHT, info.height)
+    height = min(height, info.height)
     return TiledVideo(height, max(1, round(info.width * height / info.height))), info.timing
 
 

@@ -10,6 +10,7 @@ import html
 import json
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from string import Template
@@ -17,18 +18,33 @@ from typing import Any
 
 from fatezero_eval.pages.media import Media
 
-SCRIPTS = ("basics.js", "plots.js", "tables.js", "gallery.js", "main.js")
+
+@dataclass(frozen=True)
+class Looks:
+    """What draws a page: files of the template, in order.
+
+    Attributes:
+        styles: CSS files.
+        scripts: JavaScript files.
+    """
+
+    styles: tuple[str, ...]
+    scripts: tuple[str, ...]
 
 
-def fill(document: Mapping[str, Any], media: Media) -> str:
+RUN_LOOKS = Looks(("page.css",), ("elements.js", "basics.js", "plots.js", "tables.js", "gallery.js", "main.js"))
+
+
+def fill(document: Mapping[str, Any], media: Media, looks: Looks = RUN_LOOKS) -> str:
     """The page.
 
     Args:
-        document: what `describe` made.
+        document: what the page says, with its `name`.
         media: what it refers to by number.
+        looks: what draws it.
     """
-    style = _template("page.css")
-    script = '"use strict";\n' + "\n".join(_template(name) for name in SCRIPTS)
+    style = "".join(map(_template, looks.styles))
+    script = '"use strict";\n' + "\n".join(map(_template, looks.scripts))
     blocks = (f'<script type="text/plain" id="media-{number}">{text}</script>' for text, number in media.texts.items())
     return Template(_template("page.html")).substitute(
         title=html.escape(str(document["name"])),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fatezero.data.manifest import read_manifest
 from fatezero.system.publishing import replace_text
 from fatezero_eval.file_names import PAGE
 from fatezero_eval.pages.document import describe
 from fatezero_eval.pages.page import fill
 from fatezero_eval.pages.shown_run import read_run
 from fatezero_eval.pages.written import Written
+from fatezero_eval.scoring.run_manifests import named_manifest
 from fatezero_eval.scoring.scoring_jobs import Render
 
 
 def write_report(
-    run: Path, manifest: Path | None = None, render: Render | None = None, root: str | None = None
+    run: Path, manifest: str | Path | None = None, render: Render | None = None, root: str | None = None
 ) -> Written:
     """Write `index.html` into a run folder; equal runs give equal bytes.
 
@@ -27,7 +27,8 @@ def write_report(
         manifest: the benchmark, for the true edits and masks and to tell what is missing; None takes the one that
             the experiment names, if it lies there unchanged.
         render: makes the files of a truth that a manifest states as a recipe.
-        root: folder that the manifest's paths start from; the manifest's own by default.
+        root: folder that the manifest's paths start from; by default the one that the run was made with, if that
+            was of this manifest, else the manifest's own.
 
     Returns:
         The page, and what it leaves out.
@@ -36,7 +37,7 @@ def write_report(
         UserError: there is no finished edit that can be read, or the manifest cannot be.
     """
     path = run / PAGE
-    known = read_manifest(manifest, root) if manifest else None
+    known = named_manifest(run, manifest, root) if manifest else None
     document, media, left_out = describe(read_run(run, known, render))
     replace_text(path, fill(document, media))
     return Written(path, left_out)

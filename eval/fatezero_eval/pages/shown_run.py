@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fatezero.data.files import content_digest, read_text
-from fatezero.data.layout import EVALUATION, RECORD, ROWS, inside, is_name, lies_inside, visible
-from fatezero.data.manifest import Manifest, read_manifest
-from fatezero.data.remote import is_remote
+from fatezero.data.files import read_text
+from fatezero.data.layout import EVALUATION, RECORD, ROWS, inside, is_name, visible
+from fatezero.data.manifest import Manifest
 from fatezero.errors import UserError, attempt
-from fatezero_eval.file_names import FAILED, ITEMS, TRUTH
+from fatezero_eval.file_names import FAILED, ITEMS
 from fatezero_eval.scoring.records import Experiment, read_experiment, read_failure, read_plan
 from fatezero_eval.scoring.rows import BASELINES, Row, read_rows
-from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, Truths, finished_jobs, job_name
+from fatezero_eval.scoring.run_manifests import is_here, stated_truths, truths_of
+from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, finished_jobs, job_name
 from fatezero_eval.scoring.suite import by_id
 
 T = TypeVar("T")
@@ -75,8 +75,10 @@ def read_run(folder: Path, manifest: Manifest | None, render: Render | None) -> 
     """
     problems: list[str] = []
     experiment = _or(Experiment(name=folder.resolve().name), attempt(partial(read_experiment, folder)), problems)
-    gone = manifest is None and bool(experiment.manifest) and not _is_here(experiment.manifest)
-    truths = _truths(folder, manifest, Experiment(name="") if gone else experiment, render, problems)
+    gone = manifest is None and bool(experiment.manifest) and not is_here(experiment)
+    truths = truths_of(folder, manifest, render)
+    if manifest is None and experiment.manifest and not gone:
+        truths = _or(truths, attempt(partial(stated_truths, folder, experiment, render)), problems)
     found = finished_jobs(folder, truths)
     problems += [f"{name}: {reason}" for name, reason in found.left_out.items()]
     rows = _known_rows(_or([], attempt(partial(_read_rows, folder)), problems), problems)
@@ -114,49 +116,8 @@ def _or(instead: T, found: T | UserError, problems: list[str]) -> T:
     return found
 
 
-def _is_here(manifest: str) -> bool:
-    """Whether the manifest that an experiment names may be looked for, and lies there: nothing is fetched."""
-    path = Path(manifest)
-    try:
-        return not is_remote(manifest) and (path.is_file() or path.is_dir())
-    except OSError:  # such as a name too long
-        return False
-
-
 def _gone(manifest: str) -> str:
     return f"The manifest {manifest} is not here, so no truth is shown; name it with --manifest."
-
-
-def _truths(
-    folder: Path, manifest: Manifest | None, experiment: Experiment, render: Render | None, problems: list[str]
-) -> Truths:
-    """The truths of the manifest that the user names, else of the one that the experiment names."""
-    rendered = inside(folder, folder / EVALUATION) / TRUTH
-    nothing = Truths(None, render, rendered)
-    if manifest is not None:
-        return replace(nothing, manifest=manifest)
-    if not experiment.manifest:
-        return nothing
-    own = lies_inside(folder, Path(experiment.manifest))
-    known = _or(None, attempt(partial(_stated_manifest, folder, experiment)), problems)
-    return replace(nothing, manifest=known, run=folder if own else None, named=False)
-
-
-def _stated_manifest(folder: Path, experiment: Experiment) -> Manifest:
-    """The manifest that the experiment names, if it lies in the run or is the one that was used.
-
-    Raises:
-        UserError: it is not readable, or another.
-    """
-    path = Path(experiment.manifest)
-    if lies_inside(folder, path):
-        return read_manifest(inside(folder, path))
-    if not experiment.manifest_digest or content_digest(path) != experiment.manifest_digest:
-        raise UserError(
-            f"The manifest {path} is another than the run was made with, so no truth is shown; name the right one "
-            "with --manifest."
-        )
-    return read_manifest(path)
 
 
 def _read_rows(folder: Path) -> list[Row]:

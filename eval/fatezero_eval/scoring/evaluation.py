@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from fatezero.clips.video import iter_frames
 from fatezero.data.files import content_digest, json_digest
 from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import Manifest, read_manifest
@@ -18,20 +16,26 @@ from fatezero.system.publishing import clear_leftovers
 from fatezero.types import ClipSpec
 from fatezero_eval.file_names import CACHE, ITEMS, TRUTH
 from fatezero_eval.networks.array_cache import ArrayCache
-from fatezero_eval.networks.flow import read_flow
-from fatezero_eval.networks.loading import Networks, load_networks
+from fatezero_eval.networks.video_features import load_video_network
 from fatezero_eval.options import EvaluateRun, EvaluateVideos, ScoringOptions
-from fatezero_eval.scoring.checks import roles_of, selected
-from fatezero_eval.scoring.kept_rows import fingerprint, keep_failure, keep_rows, kept_failure, kept_rows
+from fatezero_eval.scoring.asking import NO_ANSWER
+from fatezero_eval.scoring.baselines import baselines
+from fatezero_eval.scoring.kept_rows import fingerprint, kept_failure, kept_rows, write_answers
 from fatezero_eval.scoring.matching import MatchReport, match_videos
-from fatezero_eval.scoring.metric import Metric
-from fatezero_eval.scoring.one_pass import ClipScore, score
 from fatezero_eval.scoring.provenance import Provenance, edit_digest, versions, write_provenance
-from fatezero_eval.scoring.rows import Row, write_rows
-from fatezero_eval.scoring.scoring_jobs import Render, ScoringJob, Truths, baselines, clip_name, finished_jobs, job_of
-from fatezero_eval.scoring.windows import ClipVersions
-
-Work = tuple[ScoringJob, Path]  # a job, and the file its rows go to
+from fatezero_eval.scoring.refusals import refusals
+from fatezero_eval.scoring.rows import BASELINES, Row, write_rows
+from fatezero_eval.scoring.run_manifests import named_manifest
+from fatezero_eval.scoring.scorer import Scorer, Work, load_scorer
+from fatezero_eval.scoring.scoring_jobs import (
+    Render,
+    ScoringJob,
+    Truths,
+    finished_jobs,
+    job_of,
+)
+from fatezero_eval.scoring.set_distances import SetDistance, SetDistances, set_distances, write_set_distances
+from fatezero_eval.vlm.answer_log import AnswerCosts
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ class Evaluation:
 
     Attributes:
         rows: one for each job and metric, jobs in a fixed order.
-        failures: by job, why it could not be scored.
+        failures: by job, why it could not be scored; and by job and metric, why it has no score of that metric,
+            where that is not in the metric's own nature.
         lines: path of `rows.jsonl`.
         table: path of `rows.parquet`.
         match_report: how foreign videos match the manifest; None for a run folder.
+        costs: what a model's answers cost; None where nothing was asked.
+        notes: what the manifest states in vain.
+        distances: between sets of clips; none where no video network is named.
     """
 
     rows: tuple[Row, ...]
@@ -51,6 +59,9 @@ class Evaluation:
     lines: Path
     table: Path
     match_report: MatchReport | None = None
+    costs: AnswerCosts | None = None
+    notes: tuple[str, ...] = ()
+    distances: tuple[SetDistance, ...] = ()
 
 
 def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluation:
@@ -63,7 +74,7 @@ def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluati
     Raises:
         UserError: no finished edit can be read, or a metric, model or manifest is not usable.
     """
-    manifest = read_manifest(options.manifest, options.root) if options.manifest else None
+    manifest = named_manifest(options.run, options.manifest, options.root) if options.manifest else None
     scorer = load_scorer(options)
     out = options.out or inside(options.run, options.run / EVALUATION)
     _tidy(out)
@@ -72,7 +83,8 @@ def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluati
         reasons = map(": ".join, found.left_out.items())
         raise UserError("\n".join([f"{options.run}: no result of it can be scored.", *reasons]))
     evaluation = evaluate_jobs(found.scorable, options, out, manifest, scorer)
-    return replace(evaluation, failures={**found.left_out, **evaluation.failures})
+    notes = manifest.notes if manifest else ()
+    return replace(evaluation, failures={**found.left_out, **evaluation.failures}, notes=notes)
 
 
 def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Evaluation:
@@ -87,7 +99,7 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
     Raises:
         UserError: nothing can be scored, or a metric, model or manifest is not usable.
     """
-    manifest = read_manifest(options.manifest, options.root)
+    manifest = read_manifest(options.manifest, options.root).of_categories(options.categories)
     scorer = load_scorer(options)
     _tidy(options.out)
     report = match_videos(manifest, options.videos, resize=options.resize, trim=options.trim)
@@ -95,22 +107,26 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
     truths = Truths(manifest, render, options.out / TRUTH)
     jobs, failures = [], {f"{options.method}/{m.edit}": m.problem for m in report.matches if m.problem}
     for match in report.matches:
-        if match.problem or match.video is None or match.source is None or match.edited is None:
+        if match.problem or match.video is None or match.edited is None:
             continue
-        frames = min(match.source.frames, match.edited.frames)
+        shown = match.source or match.edited
+        frames = min(shown.frames, match.edited.frames)
         request = requests[match.edit]
-        request = replace(request, clip=replace(request.clip, frames=frames))
-        height, width = match.source.height, match.source.width
-        edited = ClipSpec(path=str(match.video), frames=frames, fit="stretch", height=height, width=width)
+        if request.has_source:
+            request = replace(request, clip=replace(request.clip, frames=frames))
+        edited = ClipSpec(path=str(match.video), frames=frames, fit=match.fit, height=shown.height, width=shown.width)
         job = attempt(partial(job_of, request, options.method, edited, truths, notes="; ".join(match.notes)))
         if isinstance(job, UserError):
             failures[f"{options.method}/{match.edit}"] = str(job)
         else:
             jobs.append(job)
     if not jobs:
-        raise UserError("\n".join([f"{options.videos}: no video can be scored.", str(report), *failures.values()]))
+        told = {match.problem for match in report.matches}
+        others = [reason for reason in failures.values() if reason not in told]
+        raise UserError("\n".join([f"{options.videos}: no video can be scored.", str(report), *others]))
     evaluation = evaluate_jobs(jobs, options, options.out, manifest, scorer)
-    return replace(evaluation, match_report=report, failures={**failures, **evaluation.failures})
+    failures |= evaluation.failures
+    return replace(evaluation, match_report=report, failures=failures, notes=manifest.notes)
 
 
 def evaluate_jobs(
@@ -125,25 +141,37 @@ def evaluate_jobs(
         manifest: the benchmark, for the provenance.
         scorer: what `load_scorer` made of the options.
     """
+    network = load_video_network(options.video_network, options.device) if options.video_network else None
     everything = [*jobs, *baselines(jobs)]
     options = replace(options, cache=options.cache or out / CACHE)
     scorer = scorer.with_cache(options.cache)
     works = [(job, out / ITEMS / f"{fingerprint(job, scorer.setting)}.json") for job in everything]
     metrics = [metric.id for metric in scorer.metrics]
-    _score_missing([(job, file) for job, file in works if kept_rows(file, job, metrics) is None], scorer, options)
+    missing = [(job, file) for job, file in works if not _is_final(kept_rows(file, job, metrics))]
+    _score_missing(missing, scorer, options)
     rows: list[Row] = []
-    failures = {}
+    failures: dict[str, str] = {}
     for job, file in works:
         kept = kept_rows(file, job, metrics)
         if kept is not None:
             rows += kept
-        else:
-            failures[job.name] = kept_failure(file)
+            failures |= refusals(kept, file)
+        elif (reason := kept_failure(file)) not in failures.values() or job.variant not in BASELINES:
+            failures[job.name] = reason  # of a clip that cannot be read once, rather than for its baselines too
     scored = [job for job in jobs if job.name not in failures]
+    between = set_distances(scored, network, ArrayCache(options.cache)) if network else SetDistances()
     with locked(out / ".rows.lock"):  # another evaluation may end at the same time: rows and provenance belong together
         lines, table = write_rows(out, rows)
+        costs = write_answers(out, {job.name: file for job, file in works})
+        write_set_distances(out, between.values)
         write_provenance(out, _provenance(lines, scored, scorer, options, manifest))
-    return Evaluation(tuple(rows), failures, lines, table)
+    failures |= between.failures
+    return Evaluation(tuple(rows), failures, lines, table, costs=costs, distances=between.values)
+
+
+def _is_final(rows: Sequence[Row] | None) -> bool:
+    """Whether a job need not be scored again: it has rows, and none waits for an answer that did not come."""
+    return rows is not None and not any(row.reason.startswith(NO_ANSWER) for row in rows)
 
 
 def _tidy(out: Path) -> None:
@@ -176,85 +204,3 @@ def _score_missing(missing: Sequence[Work], scorer: Scorer, options: ScoringOpti
         return
     for work in missing:
         scorer(work)
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """Scores jobs, all with the same metrics and networks.
-
-    Attributes:
-        metrics: the chosen metrics, in the suite's order.
-        networks: the networks that the metrics look through.
-        edit_mask: which mask divides inside from outside.
-    """
-
-    metrics: tuple[Metric, ...]
-    networks: Networks
-    edit_mask: str
-
-    @property
-    def setting(self) -> str:
-        """Everything beside a job that its scores depend on."""
-        return json.dumps([[m.id for m in self.metrics], [*self.networks.ids.values()], self.edit_mask])
-
-    @property
-    def used(self) -> dict[str, str]:
-        """By role, the networks that the metrics look through."""
-        wanted = roles_of(self.metrics)
-        return {role: name for role, name in self.networks.ids.items() if role in wanted}
-
-    def with_cache(self, folder: Path | None) -> Scorer:
-        """The same, keeping embeddings and flows in a folder."""
-        return replace(self, networks=replace(self.networks, cache=ArrayCache(folder)))
-
-    def __call__(self, work: Work) -> None:
-        """Score one job and keep its rows; a job that cannot be scored, whyever, leaves the reason instead."""
-        job, file = work
-        rows = attempt(partial(self._rows, job, file.stem))
-        if isinstance(rows, UserError):
-            keep_failure(file, rows)
-        else:
-            keep_rows(file, rows)
-
-    def _rows(self, job: ScoringJob, known: str) -> list[Row]:
-        """The rows of a job, whose fingerprint is known."""
-        rows = [_row(job, found) for found in score(_open(job, self.edit_mask), self.metrics, self.networks)]
-        if fingerprint(job, self.setting) != known:
-            raise UserError("its files changed while it was scored; run fatezero evaluate again.")
-        return rows
-
-
-def load_scorer(options: ScoringOptions) -> Scorer:
-    """The metrics that a configuration names, with their networks.
-
-    Raises:
-        UserError: a metric or network is not usable.
-    """
-    metrics = selected(options)
-    return Scorer(metrics, load_networks(options, roles_of(metrics)), options.edit_mask)
-
-
-def _row(job: ScoringJob, found: ClipScore) -> Row:
-    request = job.request
-    return Row(
-        clip=clip_name(request.clip),
-        edit=request.id,
-        category=request.category,
-        variant=job.variant,
-        seed=request.seed,
-        notes=job.notes,
-        **asdict(found),
-    )
-
-
-def _open(job: ScoringJob, edit_mask: str) -> ClipVersions:
-    mask = job.mask if edit_mask == "given" else job.own_mask
-    specs = {"mask": mask, "own_mask": job.own_mask, "true_edit": job.true_edit}
-    return ClipVersions(
-        edited=partial(iter_frames, job.edited),
-        source=partial(iter_frames, job.request.clip),
-        source_prompt=job.request.source_prompt,
-        target_prompt=job.request.target_prompt,
-        true_flow=read_flow(job.true_flow) if job.true_flow else None,
-        **{name: partial(iter_frames, spec) if spec else None for name, spec in specs.items()},
-    )

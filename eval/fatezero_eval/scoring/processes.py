@@ -28,6 +28,11 @@ class _Worker(LightningModule, Generic[T]):
         self._work = work
         self._start = start
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a process that was started for this work."""
+        _silence_remarks()
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Start in the process that will do the work, and end with its parent or when told to."""
         end_with_parent()
@@ -65,22 +70,12 @@ def share(
     Raises:
         UserError: a process died; what it had finished is kept.
     """
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    trainer = Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu",
-        devices=min(processes, len(work)),  # more processes than pieces of work are an error in Lightning
-        strategy="ddp_spawn",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    numbers = DataLoader(TensorDataset(torch.arange(len(work))))
     others = multiprocessing.active_children()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            _silence_remarks()
+            trainer = _trainer(min(processes, len(work)), device)  # more than pieces of work are an error there
+            numbers = DataLoader(TensorDataset(torch.arange(len(work))))
             trainer.predict(_Worker(work, start), numbers, return_predictions=False)
     except (ProcessExitedException, ProcessRaisedException) as died:
         end_children(spared=others)
@@ -91,6 +86,25 @@ def share(
     except BaseException:
         end_children(spared=others)
         raise
+
+
+def _trainer(processes: int, device: Literal["cpu", "cuda"]) -> Trainer:
+    return Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=processes,
+        strategy="ddp_spawn",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _silence_remarks() -> None:
+    """Show none of Lightning's remarks, which are for its own users, in this process."""
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
 
 
 def _last_line(error: Any) -> str:

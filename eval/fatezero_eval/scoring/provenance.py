@@ -97,6 +97,8 @@ def _check(provenance: Provenance) -> None:
 def edit_digest(request: EditRequest) -> str:
     """Digest of what two methods must share for their scores of an edit to be comparable."""
     clip = request.clip
+    if not request.has_source:
+        return json_digest([request.source_prompt, request.target_prompt, request.category])
     info = probe(clip)
     frames = [content_of(clip.path), clip.stream, clip.start, clip.stride, clip.fps, clip.fit]
     size = [info.frames, info.height, info.width]  # as settled: a request may leave them open

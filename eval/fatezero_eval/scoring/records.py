@@ -104,6 +104,7 @@ class Experiment:
         command: the command as it was typed.
         manifest: the manifest's path, as the command had it.
         manifest_digest: digest of the manifest's content.
+        root: the folder that the manifest's paths start from, as the command had it; empty for the manifest's own.
         settings: by variant, the fields that differ from the reference, by dotted name.
         configs: by variant, the whole configuration; of those alone that state one.
     """
@@ -113,6 +114,7 @@ class Experiment:
     command: str = ""
     manifest: str = ""
     manifest_digest: str = ""
+    root: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -133,7 +135,7 @@ def read_experiment(run: Path) -> Experiment:
     problem = _problem_of(values, variants)
     if problem:
         raise UserError(f"{path}: not readable as an experiment ({problem}); {remedy}.")
-    texts = {key: values.get(key, "") for key in ("command", "manifest", "manifest_digest")}
+    texts = {key: values.get(key, "") for key in ("command", "manifest", "manifest_digest", "root")}
     return Experiment(
         name=values.get("name", name),
         reference=values.get("reference"),
@@ -144,7 +146,7 @@ def read_experiment(run: Path) -> Experiment:
 
 
 def _problem_of(values: Mapping[str, Any], variants: Any) -> str:
-    for key in ("name", "reference", "command", "manifest", "manifest_digest"):
+    for key in ("name", "reference", "command", "manifest", "manifest_digest", "root"):
         if not isinstance(values.get(key, ""), str):
             return f"its {key} is {quoted(values[key])}"
     if not _mapping_of(_mapping_of(_mapping_of(_anything)))(variants):

@@ -16,6 +16,8 @@ from fatezero.system.terminal import quoted
 
 BASELINES = ("source", "no edit")
 """What stands beside every method: the source judged by its own prompt, and the source handed in as the edit."""
+PUBLISHED = "@published"
+"""Ends the id of a metric that others computed by a formula of their own."""
 MAX_BYTES = 2**30  # of a file of rows; a row has about 300
 _COUNTS = ("seed", "defined", "undefined")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes rather than shows

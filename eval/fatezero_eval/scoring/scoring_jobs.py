@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,12 @@ from fatezero.data.manifest import Manifest, request_from_json
 from fatezero.data.remote import is_remote, open_input
 from fatezero.errors import UserError, attempt
 from fatezero.system.terminal import quoted
-from fatezero.types import ClipSpec, EditRequest
+from fatezero.types import ClipSpec, CompanionSpec, EditRequest, MaskSpec
+from fatezero_eval.scoring.clip_names import clip_name
+from fatezero_eval.scoring.companions import companions_of
 from fatezero_eval.scoring.records import read_record
 from fatezero_eval.scoring.rows import BASELINES
+from fatezero_eval.vlm.questions import StatedQuestions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +32,22 @@ class ScoringJob:
         edited: the edited frames.
         own_mask: where the method changed something; None where it wrote no mask.
         mask: where the edit belongs; None where that is not known.
+        target_mask: where it belongs in the edited frames; None where that is where it belongs in the source.
         true_edit: the right result; None where it is not known.
         true_flow: `.npz` with the known motion of the source; None estimates it.
+        questions: the benchmark's own questions about the edit; None where it states none.
         notes: what is done to the edited frames before scoring.
     """
 
     request: EditRequest
     variant: str
     edited: ClipSpec
-    own_mask: ClipSpec | None = None
-    mask: ClipSpec | None = None
-    true_edit: ClipSpec | None = None
+    own_mask: CompanionSpec | None = None
+    mask: CompanionSpec | None = None
+    target_mask: CompanionSpec | None = None
+    true_edit: CompanionSpec | None = None
     true_flow: Path | None = None
+    questions: StatedQuestions | None = None
     notes: str = ""
 
     @property
@@ -86,28 +93,45 @@ class Truths:
         stated = self.manifest.truth.get(request.id, {}) if self.manifest else {}
         if self.render is not None and stated:
             stated = self.render(stated, self.folder / json_digest(stated, 8))
-        for path in (Path(stated[key]) for key in ("clip", "mask", "flow") if key in stated):
+        for path in (Path(stated[key]) for key in ("clip", "mask", "target_mask", "flow") if key in stated):
             if path.is_relative_to(self.folder):  # which an earlier evaluation, whoever's, may have filled
                 inside(self.folder, path)
             if self.run is not None:
                 inside(self.run, path)
         return stated
 
+    def questions_about(self, request: EditRequest) -> StatedQuestions | None:
+        """The manifest's own questions about an edit, if it states any, as a benchmark does or beside its truth."""
+        known = self.manifest
+        return (
+            StatedQuestions.of({**known.truth.get(request.id, {}), **known.extras.get(request.id, {})})
+            if known
+            else None
+        )
+
     def clip_of(self, request: EditRequest, digest: str) -> str | None:
-        """Where the manifest that the user named has a request's clip; None if it has none, or another one.
+        """Where the manifest that the user named has a request's clip; None if it has none.
 
         Args:
             request: as the result's record states it; its clip may have lain elsewhere.
             digest: of the content of the clip that was edited; empty where the record does not say.
+
+        Raises:
+            UserError: it has another one, to which its truth belongs.
         """
         if self.manifest is None or not self.named:
             return None
         path = next((known.clip.path for known in self.manifest.requests if known.id == request.id), None)
-        if path is None or path == request.clip.path:
-            return path
+        if not path or path == request.clip.path:
+            return path or None
         same_place = not is_remote(path) and _leads_to(Path(request.clip.path), Path(path))
         same_name = clip_name(replace(request.clip, path=path)) == clip_name(request.clip)
-        return path if same_place or (content_of(path) == digest if digest else same_name) else None
+        if same_place or (content_of(path) == digest if digest else same_name):
+            return path
+        raise UserError(
+            f"its source clip is {quoted(request.clip.path)}, but the manifest's edit of that id is of {quoted(path)}: "
+            "give the manifest that it was made with."
+        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +205,7 @@ def _finished(run: Path, folder: Path, truths: Truths) -> tuple[ScoringJob, Mapp
         request = replace(request, clip=source)
     masks = inside(run, folder / MASKS)
     edited = ClipSpec(path=str(inside(run, folder / FRAMES)))
-    own_mask = ClipSpec(path=str(masks)) if masks.is_dir() else None
+    own_mask = CompanionSpec(clip=edited, content=MaskSpec(path=str(masks))) if masks.is_dir() else None
     job = job_of(request, folder.parent.name, edited, truths, own_mask=own_mask)
     return job, record, str(source) if isinstance(source, UserError) else ""
 
@@ -234,49 +258,22 @@ def job_of(
     edited: ClipSpec,
     truths: Truths,
     *,
-    own_mask: ClipSpec | None = None,
+    own_mask: CompanionSpec | None = None,
     notes: str = "",
 ) -> ScoringJob:
     """The job with what is known of its truth, cut to the request's frames."""
     truth = truths.of(request)
-    named = {
-        name: replace(request.clip, path=str(truth[key])) if key in truth else None
-        for name, key in (("mask", "mask"), ("true_edit", "clip"))
-    }
-    flow = _flow(truth["flow"]) if "flow" in truth else None
     return ScoringJob(
         request=request,
         variant=variant,
         edited=edited,
         own_mask=own_mask,
-        true_flow=flow,
+        true_flow=_flow(truth["flow"]) if "flow" in truth else None,
+        questions=truths.questions_about(request),
         notes=notes,
-        **named,
+        **companions_of(request, truth),
     )
 
 
 def _flow(path: str) -> Path:
     return open_input(path) if is_remote(path) else Path(path)  # one that is missing is told when it is read
-
-
-def baselines(jobs: Sequence[ScoringJob]) -> list[ScoringJob]:
-    """For each edit once: the source judged by its own prompt, and the source handed in as the edit."""
-    found = {}
-    source, no_edit = BASELINES
-    for job in jobs:
-        request = job.request
-        # of the source it is asked to show what it shows, rather than what the edit should show
-        own = replace(request, source_prompt=request.target_prompt, target_prompt=request.source_prompt)
-        unedited = replace(job, edited=request.clip, own_mask=None, notes="")
-        found[source, request.id, request.seed] = replace(
-            unedited, request=own, variant=source, mask=None, true_edit=None
-        )
-        found[no_edit, request.id, request.seed] = replace(unedited, variant=no_edit)
-    return [found[key] for key in sorted(found, reverse=True)]
-
-
-def clip_name(clip: ClipSpec) -> str:
-    """Short name of a source clip: the end of its path, which of its videos, and where in it the frames begin."""
-    name = "/".join(Path(clip.path).parts[-2:])
-    stream = "" if clip.stream is None else f"#{clip.stream}"
-    return f"{name}{stream}@{clip.start}" if clip.start else f"{name}{stream}"

@@ -10,6 +10,7 @@ from math import fsum
 from fatezero_eval.scoring import provenance
 from fatezero_eval.scoring.provenance import Provenance
 from fatezero_eval.scoring.rows import BASELINES, Row
+from fatezero_eval.tables.published_scores import beside
 from fatezero_eval.tables.scored_runs import Cost, ScoredRun, variants_of
 from fatezero_eval.tables.statistics import Difference, Key, Score, differences, holm, ranks, scores
 
@@ -68,14 +69,15 @@ class Table:
     corrected: tuple[float | None, ...]
 
 
-def join(runs: Sequence[ScoredRun], reference: str | None) -> tuple[Table, ...]:
+def join(runs: Sequence[ScoredRun], reference: str | None, published: Sequence[Row] = ()) -> tuple[Table, ...]:
     """Tables of what can be compared; each run whose scores fit no table before it begins another.
 
     Args:
         runs: their variants have different names (see `named_apart`).
         reference: the variant that differences are taken from, in the tables that have it.
+        published: scores of others; they stand in every table that has their edits, without rank and difference.
     """
-    return tuple(_table(group, reason, reference) for group, reason in _comparable(runs))
+    return tuple(_table(group, reason, reference, published) for group, reason in _comparable(runs))
 
 
 def _comparable(runs: Sequence[ScoredRun]) -> list[tuple[list[ScoredRun], str]]:
@@ -96,8 +98,9 @@ def _comparable(runs: Sequence[ScoredRun]) -> list[tuple[list[ScoredRun], str]]:
     return groups
 
 
-def _table(runs: Sequence[ScoredRun], reason: str, wanted: str | None) -> Table:
-    rows = _joined(runs)
+def _table(runs: Sequence[ScoredRun], reason: str, wanted: str | None, published: Sequence[Row]) -> Table:
+    rows = joined_rows(runs)
+    theirs = beside(rows, published)
     names = [name for run in runs for name in variants_of(run)]
     reference = wanted if wanted in names or wanted in BASELINES else None
     found = differences(rows, reference) if reference else []
@@ -109,9 +112,10 @@ def _table(runs: Sequence[ScoredRun], reason: str, wanted: str | None) -> Table:
         edits=len(edits),
         methods=tuple(
             [_method(run, name) for run in runs for name in variants_of(run)]
+            + [_published_method(theirs, name) for name in dict.fromkeys(row.variant for row in theirs)]
             + [_method(runs[0], name) for name in baselines]
         ),
-        scores=tuple(scores(rows)),
+        scores=tuple(scores([*rows, *theirs])),
         ranks=ranks(rows),
         reference=reference,
         differences=tuple(found),
@@ -119,7 +123,7 @@ def _table(runs: Sequence[ScoredRun], reason: str, wanted: str | None) -> Table:
     )
 
 
-def _joined(runs: Sequence[ScoredRun]) -> list[Row]:
+def joined_rows(runs: Sequence[ScoredRun]) -> list[Row]:
     """All rows; those of the baselines once for each edit and seed, since every run brings its own.
 
     Clips are named by where they lie, which may be elsewhere in each run: the first name of an edit's clip counts.
@@ -133,6 +137,22 @@ def _joined(runs: Sequence[ScoredRun]) -> list[Row]:
             known.setdefault(row.edit, row.clip)
             joined.setdefault((row.variant, row.metric, row.clip, row.edit, row.seed), row)
     return list(joined.values())
+
+
+def _published_method(rows: Sequence[Row], variant: str) -> Method:
+    """A line of which nothing is known but its scores."""
+    own = [row for row in rows if row.variant == variant]
+    return Method(
+        variant=variant,
+        run="",
+        edits=len({(row.clip, row.edit) for row in own}),
+        configurations=(),
+        checkpoints=(),
+        devices=(),
+        versions=(),
+        cost=Cost(),
+        notes=_distinct([*(row.notes for row in own), *(row.model or None for row in own)]),
+    )
 
 
 def _method(run: ScoredRun, variant: str) -> Method:

@@ -12,7 +12,7 @@ _HEAD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Leaderboard</title>
+<title>{title}</title>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; }
 body { color: #1c1e21; background: #fff; }
@@ -30,7 +30,7 @@ p { max-width: 50rem; }
   tbody tr:hover { background: #22262b; }
 }
 </style>
-<h1>Leaderboard</h1>
+<h1>{title}</h1>
 """
 _SORT = """<script>
 document.querySelectorAll("th").forEach(th => th.addEventListener("click", () => {
@@ -67,9 +67,9 @@ class Grid:
     level: int = 3
 
 
-def html_page(grids: Iterable[Grid]) -> str:
+def html_page(grids: Iterable[Grid], title: str = "Leaderboard") -> str:
     """A whole page; columns sort on a click."""
-    return _HEAD + "\n".join(_html(grid) for grid in grids) + _SORT
+    return _HEAD.replace("{title}", escape(title)) + "\n".join(_html(grid) for grid in grids) + _SORT
 
 
 def markdown(grid: Grid) -> str:

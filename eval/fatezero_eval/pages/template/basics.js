@@ -1,6 +1,5 @@
-// The data, what the reader has chosen, and small helpers. Texts reach the page as text nodes and attributes only.
+// What the reader has chosen, and small helpers.
 
-const data = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(data.metrics.map((metric) => [metric.id, metric]));
 const variants = new Map(data.variants.map((variant, index) => [variant.name, { ...variant, index }]));
 const scoredMetrics = data.metrics.filter((metric) => data.scores.some((score) => score.metric === metric.id));
@@ -45,26 +44,6 @@ function preferred(names) {
 
 const isShown = (variant) => !state.hidden.has(variant);
 const colour = (variant) => `c${(variants.get(variant)?.index ?? 0) % 10}`;
-
-// An element with attributes, `on…` listeners and children; a child that is not a node becomes text.
-function h(tag, attributes = {}, ...children) {
-  return build(document.createElement(tag), attributes, children);
-}
-
-// The same for SVG.
-function s(tag, attributes = {}, ...children) {
-  return build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-}
-
-function build(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return element;
-}
 
 function select(label, options, value, choose) {
   const field = h("select", { onchange: () => choose(field.value) });

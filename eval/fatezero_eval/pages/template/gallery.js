@@ -2,18 +2,12 @@
 
 const LOAD_MARGIN = "600px 0px"; // decode a little before a row comes into sight
 const AMPLIFIED = 2; // doublings of small differences
-const ROUNDING = 0.0005; // seconds by which a player's time may be short of a frame's own
 
 function panelName(panel, edit) {
   if (panel.kind === "source") return "source";
   if (panel.kind === "truth") return "true edit";
   const siblings = edit.panels.filter((other) => other.variant === panel.variant && other.kind === "variant");
   return siblings.length > 1 ? `${panel.variant}, seed ${panel.seed}` : panel.variant;
-}
-
-function mediaUrl(number, type) {
-  const text = atob(document.getElementById(`media-${number}`).textContent);
-  return URL.createObjectURL(new Blob([Uint8Array.from(text, (letter) => letter.charCodeAt(0))], { type }));
 }
 
 // The words of one prompt, those that the other lacks marked.
@@ -139,13 +133,7 @@ class Row {
 
   listen() {
     const { video } = this;
-    const step = (_now, shown) => {
-      if (this.video !== video) return;
-      this.draw(shown?.mediaTime ?? video.currentTime);
-      next();
-    };
-    const next = () => (video.requestVideoFrameCallback ? video.requestVideoFrameCallback(step) : requestAnimationFrame(step));
-    next();
+    onFrames(video, () => this.video === video, (time) => this.draw(time));
   }
 
   fail() {
@@ -170,19 +158,12 @@ class Row {
   seek(frame) {
     this.chosen = false;
     this.sync();
-    const { times } = this.edit;
-    if (this.video) this.video.currentTime = (times[frame] + times[frame + 1]) / 2;
-  }
-
-  tile(number) {
-    const { columns, cell_width: width, cell_height: height } = this.edit;
-    return [(number % columns) * width, Math.floor(number / columns) * height, this.edit.width, this.edit.height];
+    if (this.video) this.video.currentTime = middleOf(this.edit, frame);
   }
 
   draw(time) {
     if (!this.video || this.video.readyState < 2) return;
-    const starts = this.edit.times.slice(0, -1);
-    this.frame = Math.max(0, starts.findLastIndex((start) => start <= time + ROUNDING));
+    this.frame = frameAt(this.edit, time);
     for (const panel of this.panels) if (panel.tile !== undefined && !panel.figure.hidden) this.paint(panel);
     this.slider.value = this.frame;
     this.counter.textContent = `${this.frame + 1} / ${this.edit.frames}`;
@@ -195,7 +176,7 @@ class Row {
     const lay = (number, mode, alpha = 1) => {
       context.globalCompositeOperation = mode;
       context.globalAlpha = alpha;
-      context.drawImage(this.video, ...this.tile(number), ...size);
+      context.drawImage(this.video, ...tileOf(this.edit, number), ...size);
     };
     lay(tile, "copy");
     if (state.view === "masks" && mask !== undefined) lay(mask, "multiply", 0.8);
