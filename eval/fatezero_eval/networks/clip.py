@@ -26,9 +26,9 @@ from fatezero_eval.networks.weight_files import (
     check_complete,
     check_finite,
     check_tokenizer,
-    first_line,
     identity_of,
     model_type_of,
+    short_message,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _load_open_clip(model_name: str, tag: str | None, name: str, device: str) ->
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         shown = quoted(model_name.removeprefix(_HERE) + (f"/{tag}" if tag else ""))
         raise UserError(
-            f"the CLIP {shown} cannot be loaded ({first_line(error)}): get it again, or give another --judge."
+            f"the CLIP {shown} cannot be loaded ({short_message(error)}): get it again, or give another --judge."
         ) from error
     return OpenClip(model, preprocess, tokenizer, name, device)
 
@@ -257,6 +257,6 @@ def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersCli
         processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
         check_finite(model.state_dict())
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: no transformers CLIP with safetensors weights ({first_line(error)}).") from error
+        raise UserError(f"{folder}: no transformers CLIP with safetensors weights ({short_message(error)}).") from error
     check_complete(folder, info, "a CLIP")
     return TransformersClip(model, processor, identity, device)

@@ -16,9 +16,9 @@ from fatezero_eval.networks.weight_files import (
     check_complete,
     check_finite,
     digest_of,
-    first_line,
     identity_of,
     model_type_of,
+    short_message,
 )
 
 _SETTINGS = (".json", ".txt", ".model")  # suffixes of what says how frames and words are prepared
@@ -76,7 +76,7 @@ def load_video_folder(folder: Path, network: Any, kinds: Sequence[str]) -> tuple
         check_complete(folder, info, f"a network of the type {kind}")
         check_finite(model.state_dict())
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"{folder}: no {kind} with safetensors weights ({first_line(error)}).") from error
+        raise UserError(f"{folder}: no {kind} with safetensors weights ({short_message(error)}).") from error
     return model, prepares, identity
 
 

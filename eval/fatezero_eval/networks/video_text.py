@@ -12,7 +12,7 @@ from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 from fatezero_eval.networks.array_cache import Arrays
 from fatezero_eval.networks.video_folders import load_video_folder, pixels_of
-from fatezero_eval.networks.weight_files import check_tokenizer, first_line
+from fatezero_eval.networks.weight_files import check_tokenizer, short_message
 
 VIDEO_TEXT_REMEDY = (
     "give --video-text the folder of an X-CLIP or a VideoPrism of transformers' with safetensors weights, such as hf "
@@ -94,5 +94,5 @@ def load_video_text(folder: Path, device: str = "cpu") -> VideoText:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{folder}: its tokenizer cannot be read ({first_line(error)}): get it again.") from error
+        raise UserError(f"{folder}: its tokenizer cannot be read ({short_message(error)}): get it again.") from error
     return VideoText(model, processor, tokenizer, name, device)

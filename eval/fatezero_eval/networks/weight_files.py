@@ -60,7 +60,7 @@ def reading(file: Path, what: str, remedy: str) -> Iterator[None]:
             raise ValueError("there is no such file")
         yield
     except Exception as error:  # damaged files raise errors of many kinds
-        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        reason = f"no {error}" if isinstance(error, KeyError) else short_message(error)
         raise UserError(f"{file}: not {what} ({reason}); {remedy}") from error
 
 
@@ -129,7 +129,7 @@ def model_type_of(folder: Path) -> str:
     try:
         return str(read_json(config)["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config} does not say which model it is ({first_line(error)}): get it again.") from error
+        raise UserError(f"{config} does not say which model it is ({short_message(error)}): get it again.") from error
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -144,7 +144,7 @@ def check_tokenizer(folder: Path) -> None:
         )
 
 
-def first_line(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """The beginning of an error's message, cut to 200 characters, as one line."""
     return " ".join(str(error).split())[:200]
 

@@ -24,9 +24,8 @@ _KNOWN = (*_NEEDED, "method", "seed", "model", "category", "clip")
 _IDS = ("edit", "file_id", "id", "video_id", "video_name")
 _NO_SCORES = (*_IDS, "method", "seed", "model", "clip", "category", "subcategory", "type", "frame_count")
 _ERROR = "_error"  # ends IVEBench's columns that say why there is no score
-_FIVE = re.compile(
-    r"(edit\d+_FiVE)_"
-)  # begins a name of FiVE-Bench's tables: that of the list whose positions they go by
+# Begins a name of FiVE-Bench's tables: that of the list whose positions they go by.
+_FIVE = re.compile(r"(edit\d+_FiVE)_")
 _LONGEST = 200  # characters of a name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fatezero.errors import UserError
-from fatezero_eval.networks.weight_files import check_complete, check_tokenizer, first_line
+from fatezero_eval.networks.weight_files import check_complete, check_tokenizer, short_message
 from fatezero_eval.vlm.answering import Reply
 from fatezero_eval.vlm.questions import Question
 from fatezero_eval.vlm.shown_frames import ShownFrames
@@ -98,7 +98,8 @@ def load_local(folder: Path, device: str = "cpu", temperature: float | None = 0.
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(
-            f"--vlm {folder}: no vision-language model of transformers with safetensors weights ({first_line(error)})."
+            f"--vlm {folder}: no vision-language model of transformers with safetensors weights "
+            f"({short_message(error)})."
         ) from error
     check_complete(folder, info, "a vision-language model")
     if not getattr(processor, "chat_template", None):
