@@ -88,7 +88,7 @@ def without(*names: str) -> Callable[[Path], None]:
             r"other shapes \(1, among them 'text_projection.weight'\)",
         ),
         (reweighted(lambda w: {**w, "logit_scale": w["logit_scale"] * torch.nan}), "logit_scale is infinite or NaN"),
-        (cut, "no transformers CLIP with safetensors weights"),
+        (cut, "no CLIP with safetensors weights"),
         (only_pickled, "only safetensors weights are read"),
         (called("siglip"), "of the type 'siglip'"),
         (called("chinese_clip"), "of the type 'chinese_clip'"),
@@ -158,7 +158,7 @@ def test_weights_in_several_files_are_one_judge(whole: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(one.texts(["a red owl"]), many.texts(["a red owl"]), atol=1e-6)
     assert one.id.split(":")[0] != many.id.split(":")[0] == "judge"
     sorted(folder.glob("model-*"))[1].unlink()
-    with pytest.raises(UserError, match="no transformers CLIP"):
+    with pytest.raises(UserError, match="no CLIP with safetensors weights"):
         load_clip(str(folder))
 
 

@@ -216,9 +216,12 @@ BOTH = (load_video_text, load_video_network)
         *((without_weights("mit."), load, "lacks weights of a network of the type xclip") for load in BOTH),
         *((without_file("config.json"), load, "it has no config.json") for load in BOTH),
         *((without_file("model.safetensors"), load, "only safetensors weights are read") for load in BOTH),
-        *((without_file("preprocessor_config.json"), load, "no xclip with safetensors weights") for load in BOTH),
+        *(
+            (without_file("preprocessor_config.json"), load, "no network of the type xclip with safetensors weights")
+            for load in BOTH
+        ),
         *((with_a_hole, load, "visual_projection.weight is infinite or NaN") for load in BOTH),
-        *((with_code, load, "no xclip with safetensors weights") for load in BOTH),
+        *((with_code, load, "no network of the type xclip with safetensors weights") for load in BOTH),
         (called_clip, load_video_text, "of the type 'clip', and xclip or videoprism is needed"),
         (
             called_clip,

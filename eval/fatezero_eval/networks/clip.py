@@ -22,14 +22,8 @@ from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 from fatezero_eval.networks.array_cache import Arrays
 from fatezero_eval.networks.batching import in_batches
-from fatezero_eval.networks.weight_files import (
-    check_complete,
-    check_finite,
-    check_tokenizer,
-    identity_of,
-    model_type_of,
-    short_message,
-)
+from fatezero_eval.networks.transformers_folders import check_tokenizer, load_whole, model_type_of
+from fatezero_eval.networks.weight_files import check_finite, identity_of, short_message
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -236,12 +230,8 @@ def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersCli
     Raises:
         UserError: the folder holds no CLIP with safetensors weights.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import CLIPModel, CLIPProcessor  # noqa: PLC0415
-    from transformers.utils import logging as remarks  # noqa: PLC0415
 
-    remarks.disable_progress_bar()
-    remarks.set_verbosity_error()  # what it warns of is refused
     kind = model_type_of(folder)
     if kind != "clip":
         raise UserError(
@@ -250,13 +240,5 @@ def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersCli
         )
     identity = identity_of(folder, "model.safetensors")
     check_tokenizer(folder)
-    try:
-        model, info = CLIPModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-        check_finite(model.state_dict())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: no transformers CLIP with safetensors weights ({short_message(error)}).") from error
-    check_complete(folder, info, "a CLIP")
+    model, processor = load_whole(folder, "CLIP", CLIPModel, CLIPProcessor)
     return TransformersClip(model, processor, identity, device)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fatezero.data.files import read_json
 from fatezero.types import Frames
+from fatezero_eval.networks.transformers_folders import model_type_of
 from fatezero_eval.networks.video_folders import load_video_folder, pixels_of
-from fatezero_eval.networks.weight_files import model_type_of
 
 VIDEO_NETWORK_REMEDY = (
     "give --video-network the folder of a VideoMAE, V-JEPA 2, X-CLIP or VideoPrism of transformers' with safetensors "

@@ -12,14 +12,8 @@ from fatezero.data.files import json_digest
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
 from fatezero.types import Frames
-from fatezero_eval.networks.weight_files import (
-    check_complete,
-    check_finite,
-    digest_of,
-    identity_of,
-    model_type_of,
-    short_message,
-)
+from fatezero_eval.networks.transformers_folders import load_whole, model_type_of
+from fatezero_eval.networks.weight_files import digest_of, identity_of
 
 _SETTINGS = (".json", ".txt", ".model")  # suffixes of what says how frames and words are prepared
 
@@ -50,12 +44,8 @@ def load_video_folder(folder: Path, network: Any, kinds: Sequence[str]) -> tuple
     Raises:
         UserError: there is no such network with all its weights in safetensors.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import AutoImageProcessor, AutoVideoProcessor  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what it warns of is refused
     kind, known = model_type_of(folder), " or ".join(kinds)
     if kind not in kinds:
         raise UserError(f"{folder} is of the type {quoted(kind)}, and {known} is needed here: give such a folder.")
@@ -63,20 +53,7 @@ def load_video_folder(folder: Path, network: Any, kinds: Sequence[str]) -> tuple
     settings = (path for path in sorted(folder.iterdir()) if path.suffix in _SETTINGS)
     identity = f"{name}:{json_digest([weights, *map(digest_of, settings)], 4)}"
     preparing = AutoImageProcessor if kind == "xclip" else AutoVideoProcessor  # X-CLIP's are prepared one by one
-    try:
-        model, info = network.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,  # by default the user is asked
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        prepares = preparing.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        check_complete(folder, info, f"a network of the type {kind}")
-        check_finite(model.state_dict())
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"{folder}: no {kind} with safetensors weights ({short_message(error)}).") from error
+    model, prepares = load_whole(folder, f"network of the type {kind}", network, preparing)
     return model, prepares, identity
 
 

@@ -11,8 +11,9 @@ from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
 from fatezero.types import Frames
 from fatezero_eval.networks.array_cache import Arrays
+from fatezero_eval.networks.transformers_folders import check_tokenizer
 from fatezero_eval.networks.video_folders import load_video_folder, pixels_of
-from fatezero_eval.networks.weight_files import check_tokenizer, short_message
+from fatezero_eval.networks.weight_files import short_message
 
 VIDEO_TEXT_REMEDY = (
     "give --video-text the folder of an X-CLIP or a VideoPrism of transformers' with safetensors weights, such as hf "

@@ -6,14 +6,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fatezero.data.files import read_json
 from fatezero.errors import UserError
-from fatezero.system.terminal import quoted
 
 
 def identity_of(folder: Path, weights: str) -> str:
@@ -96,52 +93,6 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{name} is infinite or NaN")
-
-
-def check_complete(folder: Path, info: Mapping[str, Any], what: str) -> None:
-    """Refuse a model of which some weights are missing, and would be random.
-
-    Args:
-        folder: the model's.
-        info: transformers' loading info.
-        what: the kind of model, for the message.
-
-    Raises:
-        UserError: weights are missing, or have other shapes.
-    """
-    wrong = sorted({*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])})
-    if wrong:
-        raise UserError(
-            f"{folder} lacks weights of {what}, or has them in other shapes ({len(wrong)}, among them "
-            f"{quoted(wrong[0])}): get the folder again."
-        )
-
-
-def model_type_of(folder: Path) -> str:
-    """What transformers calls the kind of model in a folder.
-
-    Raises:
-        UserError: it has no config.json, or that does not say.
-    """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder}: no folder of one of transformers' models, since it has no config.json.")
-    try:
-        return str(read_json(config)["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config} does not say which model it is ({short_message(error)}): get it again.") from error
-
-
-def check_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a vocabulary: transformers would make one that knows no word, without a warning.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise UserError(
-            f"{folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt): get the folder again."
-        )
 
 
 def short_message(error: Exception) -> str:

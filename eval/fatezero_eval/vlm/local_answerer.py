@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fatezero.errors import UserError
-from fatezero_eval.networks.weight_files import check_complete, check_tokenizer, short_message
+from fatezero_eval.networks.transformers_folders import check_tokenizer, load_whole
 from fatezero_eval.vlm.answering import Reply
 from fatezero_eval.vlm.questions import Question
 from fatezero_eval.vlm.shown_frames import ShownFrames
@@ -73,9 +73,7 @@ def load_local(folder: Path, device: str = "cpu", temperature: float | None = 0.
     Raises:
         UserError: there is no such folder, or no such model with safetensors weights and a tokenizer in it.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
 
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -83,25 +81,9 @@ def load_local(folder: Path, device: str = "cpu", temperature: float | None = 0.
             "transformers (config.json)."
         )
     check_tokenizer(folder)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what it warns of is refused
-    try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,  # by default the user is asked
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            dtype="auto",
-        )
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(
-            f"--vlm {folder}: no vision-language model of transformers with safetensors weights "
-            f"({short_message(error)})."
-        ) from error
-    check_complete(folder, info, "a vision-language model")
+    model, processor = load_whole(
+        folder, "vision-language model of transformers", AutoModelForImageTextToText, AutoProcessor, dtype="auto"
+    )
     if not getattr(processor, "chat_template", None):
         raise UserError(f"--vlm {folder} has no chat template (chat_template.jinja): get an instruction-tuned model.")
     return LocalAnswerer(model.to(device), processor, _identity(folder), temperature=temperature)
