@@ -3,7 +3,8 @@
 Replacing an attention map by the source's is attending with the source's queries and keys, and every rule by
 which cross-attention maps are mixed is linear in the maps: (A R) V = A (R V). So no map has to exist.
 
-Shape letters: F frames, H heads, Q queries, K keys, D width of a head, S and T tokens of source and target.
+Shape letters: F frames, H heads, Q queries, K keys, D width of a head, S and T tokens of source and target; B rows of
+keys, each of which serves F / B frames: one for every frame, or one for all frames that read the same prompt.
 """
 
 from __future__ import annotations
@@ -13,26 +14,30 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 
 class AttentionMap(Protocol):
     """A map that may never be materialised."""
 
-    def apply(self, values_FHKD: Tensor) -> Tensor:
-        """The map times values: F,H,Q,D."""
+    def apply(self, values_BKHD: Tensor) -> Tensor:
+        """The map times values: F,Q,H,D."""
 
 
 @dataclass(frozen=True)
 class QueriesAndKeys:
-    """The map softmax(Q Kᵀ / sqrt(D)) given by its queries F,H,Q,D and keys F,H,K,D."""
+    """The map softmax(Q Kᵀ / sqrt(D)) given by its queries F,Q,H,D and keys B,K,H,D."""
 
     queries: Tensor
     keys: Tensor
 
-    def apply(self, values_FHKD: Tensor) -> Tensor:
-        """The map times values, by scaled-dot-product attention."""
-        return scaled_dot_product_attention(self.queries, self.keys, values_FHKD)
+    def apply(self, values_BKHD: Tensor) -> Tensor:
+        """The map times values, by the attention kernel in use: see diffusers' `attention_backend`."""
+        from diffusers.models.attention_dispatch import dispatch_attention_fn  # noqa: PLC0415  (seconds to import)
+
+        # Frames that share keys are one long row of queries: no copy of the keys is made for each.
+        queries = self.queries.reshape(len(self.keys), -1, *self.queries.shape[2:])
+        attended: Tensor = dispatch_attention_fn(queries, self.keys, values_BKHD)
+        return attended.reshape(self.queries.shape)
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ class Probabilities:
 
     probs: Tensor
 
-    def apply(self, values_FHKD: Tensor) -> Tensor:
-        """The map times values."""
-        return self.probs @ values_FHKD
+    def apply(self, values_BKHD: Tensor) -> Tensor:
+        """The map times values; B is F or 1."""
+        return (self.probs @ values_BKHD.transpose(1, 2)).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -60,50 +65,57 @@ class CrossMix:
     from_source: Tensor | None
     own: Tensor | None
 
+    def like(self, x: Tensor) -> CrossMix:
+        """The same in x's format, on its device: moved once for all layers of a step."""
+        parts = (None if part is None else part.to(x) for part in (self.from_source, self.own))
+        return CrossMix(*parts)
 
-def probabilities(queries_FHQD: Tensor, keys_FHKD: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / sqrt(D)) in at least float32: F,H,Q,K."""
-    precise = torch.promote_types(queries_FHQD.dtype, torch.float32)
-    scaled_FHQD = queries_FHQD.to(precise).mul(queries_FHQD.shape[-1] ** -0.5)
-    return (scaled_FHQD @ keys_FHKD.to(precise).transpose(-1, -2)).softmax(-1)
+
+def probabilities(queries_FQHD: Tensor, keys_BKHD: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / sqrt(D)) in at least float32: F,H,Q,K; B is F or 1."""
+    precise = torch.promote_types(queries_FQHD.dtype, torch.float32)
+    scaled_FHQD = queries_FQHD.transpose(1, 2).to(precise).mul(queries_FQHD.shape[-1] ** -0.5)
+    return (scaled_FHQD @ keys_BKHD.permute(0, 2, 3, 1).to(precise)).softmax(-1)
 
 
 def fuse_self_attention(
-    edited: QueriesAndKeys, source: AttentionMap, values_FHKD: Tensor, mask_FQ: Tensor | None
+    edited: AttentionMap | None, source: AttentionMap, values_FKHD: Tensor, mask_FQ: Tensor | None
 ) -> Tensor:
     """M_t * edited + (1 - M_t) * source, applied to the edit's values ("Attention Map Blending").
 
     Args:
-        edited: the edit's own map.
+        edited: the edit's own map; not read where there is no mask.
         source: the source's map at the same layer and timestep.
-        values_FHKD: values of the edit.
+        values_FKHD: values of the edit.
         mask_FQ: bool, True where the edit's own map is used (M_t of the paper); None uses the source's everywhere.
 
     Returns:
-        F,H,Q,D.
+        F,Q,H,D.
     """
-    from_source_FHQD = source.apply(values_FHKD)
-    if mask_FQ is None:
-        return from_source_FHQD
-    M_t = mask_FQ[:, None, :, None].to(values_FHKD.dtype)
-    return M_t * edited.apply(values_FHKD) + (1 - M_t) * from_source_FHQD
+    from_source_FQHD = source.apply(values_FKHD)
+    if mask_FQ is None or edited is None:
+        return from_source_FQHD
+    return torch.where(mask_FQ[:, :, None, None], edited.apply(values_FKHD), from_source_FQHD)
 
 
-def fuse_cross_attention(edited: QueriesAndKeys, source: AttentionMap, values_FHTD: Tensor, mix: CrossMix) -> Tensor:
+def fuse_cross_attention(
+    edited: AttentionMap | None, source: AttentionMap, values_BTHD: Tensor, mix: CrossMix
+) -> Tensor:
     """Cross-attention of the edit, mixed with the source's word by word.
 
     Args:
-        edited: the edit's own map over T target tokens.
+        edited: the edit's own map over T target tokens; not read where the mix takes nothing of it.
         source: the source's map over S source tokens.
-        values_FHTD: values of the target prompt.
-        mix: the step's coefficients.
+        values_BTHD: values of the target prompt.
+        mix: the step's coefficients, on the device of the values.
 
     Returns:
-        F,H,Q,D.
+        F,Q,H,D.
     """
     parts = []
     if mix.from_source is not None:
-        parts.append(source.apply(mix.from_source.to(values_FHTD) @ values_FHTD))
-    if mix.own is not None:
-        parts.append(edited.apply(mix.own.to(values_FHTD)[:, None] * values_FHTD))
+        mixed_BSHD = mix.from_source.to(values_BTHD) @ values_BTHD.flatten(2)
+        parts.append(source.apply(mixed_BSHD.unflatten(2, values_BTHD.shape[2:])))
+    if mix.own is not None and edited is not None:
+        parts.append(edited.apply(mix.own.to(values_BTHD)[:, None, None] * values_BTHD))
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]

@@ -11,6 +11,7 @@ from torch.nn.functional import group_norm
 
 from fatezero.attention.processor import AttentionState, FrameAttention
 from fatezero.attention.sites import Site
+from fatezero.attention.spared import spared_work
 from fatezero.attention.temporal import temporal_layers
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ class ClipGroupNorm(nn.Module):
         self._state = state
 
     def forward(self, x: Tensor) -> Tensor:
-        """(branches * F),C,h,w in and out."""
-        by_branch = x.unflatten(0, (-1, self._state.call.frames)).transpose(1, 2)  # B,C,F,h,w
+        """(branches * F),C,h,w in and out; channels last, nothing is copied for it."""
+        frames, rows = self._state.call.frames, x.shape[2]
+        by_branch = x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(2, 3)  # branches,C,(F * h),w
         normed = group_norm(by_branch, self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps)
-        return normed.transpose(1, 2).flatten(0, 1)
+        by_frame: Tensor = normed.unflatten(2, (frames, rows)).transpose(1, 2).flatten(0, 1)
+        return by_frame
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def video_attention(
         unet.set_attn_processor({f"{site.name}.processor": FrameAttention(site, state) for site in sites})
         for owner, name, norm in norms:
             setattr(owner, name, ClipGroupNorm(norm, state))
-        with temporal_layers(unet, lambda: None if state.call.images else state.call.frames):
+        with temporal_layers(unet, lambda: None if state.call.images else state.call.frames), spared_work(unet, state):
             yield state
     finally:
         unet.set_attn_processor(processors)

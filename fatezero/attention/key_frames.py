@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from fatezero.config import ANCHORS, KeyFrame
 from fatezero.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def key_positions(
     """
     if all(k in ("self", 0) for k in key_frames):
         return None
+    import torch  # noqa: PLC0415  (a second to import, which counting frames need not wait for)
+
     position = {frame: i for i, frame in enumerate(chunk.frames)}
     rows = [key_frame_indices(key_frames, frame, clip_length, middle) for frame in chunk.frames]
     return torch.tensor([[position[k] for k in row] for row in rows])
@@ -64,18 +66,18 @@ def gather_key_frames(x: Tensor, positions_FJ: Tensor | None) -> Tensor:
     """Lay the key frames' tokens side by side for every frame.
 
     Args:
-        x: (branches * F),H,N,D keys or values.
-        positions_FJ: from `key_positions`; None returns x as it is.
+        x: (branches * F),N,H,D keys or values; of no branch too, where none asks with its own.
+        positions_FJ: from `key_positions`, on x's device; None returns x as it is.
 
     Returns:
-        (branches * F),H,(J * N),D, key frames in the order of the positions.
+        (branches * F),(J * N),H,D, key frames in the order of the positions.
     """
     if positions_FJ is None:
         return x
-    frames, count = positions_FJ.shape
-    heads, tokens, width = x.shape[1:]
-    gathered = x.view(-1, frames, heads, tokens, width)[:, positions_FJ.to(x.device)]  # B,F,J,H,N,D
-    return gathered.transpose(2, 3).reshape(-1, heads, count * tokens, width)
+    frames, key_frames = positions_FJ.shape
+    by_branch = x.view(len(x) // frames, frames, *x.shape[1:])  # branches,F,N,H,D
+    gathered = by_branch.index_select(1, positions_FJ.flatten())
+    return gathered.view(len(x), key_frames * x.shape[1], *x.shape[2:])
 
 
 def anchor_frames(key_frames: Sequence[KeyFrame], clip_length: int, middle: int | None = None) -> set[int]:

@@ -2,6 +2,8 @@
 
 A batch is branches x frames, branch by branch: the source first (where it is run again beside the edit), then the
 unconditional branch (where there is guidance), the edit last.
+
+Shape letters: F frames, Q queries, K keys, H heads, D width of a head, T tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -47,6 +49,25 @@ class CallFusion:
         """Whether this layer's attention is changed."""
         return site.name in self.sites and (self.cross is not None if site.kind == "cross" else self.self_attention)
 
+    def reads_own_map(self, site: Site) -> bool:
+        """Whether something of the edit's own map remains in a layer that is touched."""
+        if site.kind == "cross":
+            return self.cross is not None and self.cross.own is not None
+        return self.mask is not None
+
+
+class PromptProjections:
+    """Keys and values of the prompts of a batch, made once for each layer: they depend on no step and no frame."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def of(self, site: Site, attn: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values branches,T,H,D of prompts branches,T,C."""
+        if site.name not in self._made:
+            self._made[site.name] = _heads(attn, attn.to_k(prompts)), _heads(attn, attn.to_v(prompts))
+        return self._made[site.name]
+
 
 @dataclass(frozen=True)
 class Call:
@@ -56,11 +77,17 @@ class Call:
         branches: how many branches the batch has.
         frames: how many frames each branch has.
         latent_size: rows and columns of the latent.
-        key_positions: int64 F,J from `key_frames.key_positions`, or None.
+        key_positions: int64 F,J from `key_frames.key_positions`, on the UNet's device, or None.
         key_frames_min_width: layers with fewer channels attend to their own frame only.
         recorders: watch the last branch.
         fusion: None leaves the attention alone.
         images: the batch is unrelated single images; temporal layers are skipped.
+        prompts: keeps what is made of each branch's prompt, which all its frames read; None where every row of the
+            batch has a prompt of its own.
+        twins: the last two branches start from the same latents and differ in their prompts alone.
+        source_leaves: index of the first upsampling block that the source's branch, the batch's first, does not enter;
+            None where it stays, or is not there.
+        source_left: it has left the batch by now.
     """
 
     branches: int
@@ -71,10 +98,18 @@ class Call:
     recorders: Sequence[Recorder] = ()
     fusion: CallFusion | None = None
     images: bool = False
+    prompts: PromptProjections | None = None
+    twins: bool = False
+    source_leaves: int | None = None
+    source_left: bool = False
 
     def key_positions_of(self, site: Site) -> Tensor | None:
         """Key positions of this layer; None for cross-attention and where each frame sees itself only."""
         return self.key_positions if site.kind == "self" and site.width >= self.key_frames_min_width else None
+
+    def fusion_of(self, site: Site) -> CallFusion | None:
+        """The fusion where it changes this layer's attention."""
+        return self.fusion if self.fusion is not None and self.fusion.touches(site) else None
 
 
 class AttentionState:
@@ -98,34 +133,56 @@ class FrameAttention:
         **_: Any,
     ) -> Tensor:
         """Attend: (branches * F),tokens,channels in and out; in temporal layers (branches * places),F,channels."""
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        queries, keys, values = (
-            projection(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for projection, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
-        )
-        call = self._state.call
-        n = len(queries) // call.branches
+        call, site = self._state.call, self._site
+        fusion, n = call.fusion_of(site), len(hidden_states) // call.branches
+        reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(call.recorders)
+        asking = hidden_states if reads_own_map else hidden_states[:-n]
+        queries = _heads(attn, attn.to_q(asking))
+        if encoder_hidden_states is None:
+            keys, values = _heads(attn, attn.to_k(asking)), _heads(attn, attn.to_v(hidden_states))
+        elif call.prompts is None:
+            keys, values = (_heads(attn, to(encoder_hidden_states)) for to in (attn.to_k, attn.to_v))
+        else:
+            keys, values = call.prompts.of(site, attn, encoder_hidden_states[::n])
+        positions = call.key_positions_of(site)
         for recorder in call.recorders:
-            recorder.see(self._site, queries[-n:], keys[-n:], call.key_positions_of(self._site))
-        attended = self._attend(call, queries, keys, values)
-        projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
+            recorder.see(site, queries[-n:], keys[-(len(keys) // call.branches) :], positions)
+        keys, values = gather_key_frames(keys, positions), gather_key_frames(values, positions)
+        if fusion is None:
+            attended = QueriesAndKeys(queries, keys).apply(values)
+        else:
+            attended = self._fused(fusion, n, queries, keys, values)
+        projected: Tensor = attn.to_out[0](attended.flatten(2))
         return projected
 
-    def _attend(self, call: Call, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        positions = call.key_positions_of(self._site)
-        keys, values = gather_key_frames(keys, positions), gather_key_frames(values, positions)
-        fusion, n = call.fusion, len(queries) // call.branches
-        if fusion is None or not fusion.touches(self._site):
-            return QueriesAndKeys(queries, keys).apply(values)
-        edited = QueriesAndKeys(queries[-n:], keys[-n:])
-        source = fusion.stored(self._site, positions) if fusion.stored else QueriesAndKeys(queries[:n], keys[:n])
-        if self._site.kind == "cross" and fusion.cross is not None:
-            fused = fuse_cross_attention(edited, source, values[-n:], fusion.cross)
+    def _fused(self, fusion: CallFusion, n: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of n rows for each branch, the last one's fused; its own queries may have been left out."""
+        call, site = self._state.call, self._site
+        k = len(values) // call.branches  # rows of keys and values of one branch
+        others, other_keys = n * (call.branches - 1), k * (call.branches - 1)
+        edited = QueriesAndKeys(queries[others:], keys[other_keys:]) if len(queries) > others else None
+        if fusion.stored:
+            source = fusion.stored(site, call.key_positions_of(site))
         else:
-            mask_FQ = fusion.mask(self._site.size(*call.latent_size)).flatten(1) if fusion.mask else None
-            if mask_FQ is not None and self._site.kind == "temporal":
-                mask_FQ = mask_FQ.T  # temporal layers: the batch axis is positions, the queries are frames
-            fused = fuse_self_attention(edited, source, values[-n:], mask_FQ)
-        if len(queries) == n:
+            source = QueriesAndKeys(queries[:n], keys[:k])
+        if site.kind == "cross" and fusion.cross is not None:
+            fused = fuse_cross_attention(edited, source, values[other_keys:], fusion.cross)
+        else:
+            fused = fuse_self_attention(edited, source, values[other_keys:], self._mask(fusion, call))
+        if not others:
             return fused
-        return torch.cat([QueriesAndKeys(queries[:-n], keys[:-n]).apply(values[:-n]), fused])
+        beside = QueriesAndKeys(queries[:others], keys[:other_keys]).apply(values[:other_keys])
+        return torch.cat([beside, fused])
+
+    def _mask(self, fusion: CallFusion, call: Call) -> Tensor | None:
+        """M_t for the layer's queries, bool F,Q; in temporal layers rows are places and queries are frames."""
+        if fusion.mask is None:
+            return None
+        mask_FQ = fusion.mask(self._site.size(*call.latent_size)).flatten(1)
+        return mask_FQ.T if self._site.kind == "temporal" else mask_FQ
+
+
+def _heads(attn: Any, x: Tensor) -> Tensor:
+    """Channels by head: rows,tokens,H,D."""
+    by_head: Tensor = x.unflatten(-1, (attn.heads, -1))
+    return by_head

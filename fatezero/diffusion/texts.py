@@ -16,9 +16,9 @@ from fatezero.system.terminal import quoted
 SIZES_TOLD = 6  # to SDXL's UNet, rows and columns of each: the image's size, where it was cropped, the size asked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextConditioning:
-    """A prompt as the UNet is told of it.
+    """A prompt as the UNet is told of it; each is equal to itself alone.
 
     Attributes:
         hidden: 1,T,D for each token, which cross-attention reads; where there are several contexts, theirs one after

@@ -1,6 +1,7 @@
 """How the source's attention is kept between inversion and edit: what a recording holds, and how it reads back.
 
-Shape letters: F frames, H heads, Q queries, K keys, D width of a head, J key frames per frame.
+Shape letters: F frames, H heads, Q queries, K keys, D width of a head, J key frames per frame; B rows of keys: one of
+every frame, or the one of the prompt that all frames read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fatezero.source_attention.stores import Recording, Store
 class Backend(Protocol):
     """How the source's attention is kept between inversion and edit."""
 
-    def record(self, site: Site, queries_FHQD: Tensor, keys_FHKD: Tensor, key_positions_FJ: Tensor | None) -> Recording:
+    def record(self, site: Site, queries_FQHD: Tensor, keys_BKHD: Tensor, key_positions_FJ: Tensor | None) -> Recording:
         """What is kept of one layer."""
 
     def source_map(self, recording: Recording, site: Site, key_positions_FJ: Tensor | None) -> AttentionMap:
@@ -29,31 +30,26 @@ class Backend(Protocol):
 
 
 class KeepQueriesAndKeys:
-    """Backend `qk`: the map is implied and never made. A prompt's keys are the same for all frames: kept once."""
+    """Backend `qk`: the map is implied and never made."""
 
-    def record(self, site: Site, queries_FHQD: Tensor, keys_FHKD: Tensor, key_positions_FJ: Tensor | None) -> Recording:  # noqa: ARG002
+    def record(self, site: Site, queries_FQHD: Tensor, keys_BKHD: Tensor, key_positions_FJ: Tensor | None) -> Recording:  # noqa: ARG002
         """Queries of all frames; keys of all frames, or of the prompt."""
-        return {
-            f"{site.name}/queries": queries_FHQD,
-            f"{site.name}/keys": keys_FHKD[:1].clone() if site.kind == "cross" else keys_FHKD,
-        }
+        return {f"{site.name}/queries": queries_FQHD, f"{site.name}/keys": keys_BKHD}
 
     def source_map(self, recording: Recording, site: Site, key_positions_FJ: Tensor | None) -> AttentionMap:
         """The layer's queries and keys."""
         queries, keys = recording[f"{site.name}/queries"], recording[f"{site.name}/keys"]
-        if site.kind == "cross":
-            return QueriesAndKeys(queries, keys.expand(len(queries), -1, -1, -1))
         return QueriesAndKeys(queries, gather_key_frames(keys, key_positions_FJ))
 
 
 class KeepMaps:
     """Backend `maps`: materialised, as the original code does; the reference the others are held to."""
 
-    def record(self, site: Site, queries_FHQD: Tensor, keys_FHKD: Tensor, key_positions_FJ: Tensor | None) -> Recording:
+    def record(self, site: Site, queries_FQHD: Tensor, keys_BKHD: Tensor, key_positions_FJ: Tensor | None) -> Recording:
         """The layer's map."""
         return {
-            f"{site.name}/maps": probabilities(queries_FHQD, gather_key_frames(keys_FHKD, key_positions_FJ)).to(
-                queries_FHQD.dtype
+            f"{site.name}/maps": probabilities(queries_FQHD, gather_key_frames(keys_BKHD, key_positions_FJ)).to(
+                queries_FQHD.dtype
             )
         }
 
@@ -72,10 +68,10 @@ class LayerRecorder:
         self._kinds = kinds
         self.recording: Recording = {}
 
-    def see(self, site: Site, queries_FHQD: Tensor, keys_FHKD: Tensor, key_positions_FJ: Tensor | None) -> None:
+    def see(self, site: Site, queries_FQHD: Tensor, keys_BKHD: Tensor, key_positions_FJ: Tensor | None) -> None:
         """Record the layer if it is wanted."""
         if site.name in self._sites and site.kind in self._kinds:
-            self.recording |= self._backend.record(site, queries_FHQD, keys_FHKD, key_positions_FJ)
+            self.recording |= self._backend.record(site, queries_FQHD, keys_BKHD, key_positions_FJ)
 
 
 @dataclass(frozen=True)

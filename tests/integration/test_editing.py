@@ -247,9 +247,9 @@ def test_inversion_without_guidance_comes_back(backbone64: Backbone) -> None:
         method = MethodConfig(steps=count, norm_scope="frame", fusion=None, blending=None, guidance_scale=1.0)
         editor = FateZero(backbone64, RuntimeConfig(), report=lambda _: None)
         result = editor.edit(clip(2), SOURCE, SOURCE, method=method)
+        clean = editor.invert(clip(2), SOURCE, [Target(prompt=SOURCE, method=method)]).clean
         with video_denoiser(backbone64, method, 2, None) as denoiser:
             steps = schedule(backbone64.scheduler_config, count)
-            clean = editor.invert(clip(2), SOURCE, [Target(prompt=SOURCE, method=method)]).clean
             assert torch.equal(invert(denoiser, clean, SOURCE, steps).latents[0], clean)
         errors.append(float((result.latents - clean).abs().mean()))
     assert errors[1] < errors[0] / 2

@@ -93,6 +93,26 @@ def edited(backbone: Backbone, method: MethodConfig, **runtime: Any) -> EditResu
     return editor.edit(frames, SOURCE, TARGET, edited_words=("jeep",), method=method)
 
 
+def test_deep_features_of_whole_clips_are_reused(video64: Backbone) -> None:
+    """As with everything computed, and what entered the last up block put in its place, of both branches."""
+    first, second = (Branch(noise() + i, video64.embed(SOURCE)) for i in range(2))
+    before = Branches(conditional=first, unconditional=second)
+    after = Branches(conditional=second, unconditional=first)
+    kept: list[Tensor] = []
+    with video_denoiser(video64, replace(IMAGE, feature_reuse=2), 4, None) as denoiser, torch.no_grad():
+        denoiser.predict(before, 301)
+        ours = denoiser.predict(after, 281, reuse=True)
+    hook = video64.unet.up_blocks[-2].register_forward_hook(lambda *seen: kept.append(seen[-1]) or kept[0])
+    with video_denoiser(video64, IMAGE, 4, None) as denoiser, torch.no_grad():
+        denoiser.predict(before, 301)
+        theirs = denoiser.predict(after, 281)
+        hook.remove()
+        computed = denoiser.predict(after, 281)
+    torch.testing.assert_close(ours.conditional, theirs.conditional, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours.unconditional, theirs.unconditional, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(ours.conditional, computed.conditional, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("scope", ["clip", "frame"])
 @pytest.mark.parametrize("rank", [4, None])
 def test_fresh_temporal_layers_change_nothing(backbone64: Backbone, scope: str, rank: int | None) -> None:
@@ -211,10 +231,23 @@ def test_branches_do_not_meet(video64: Backbone) -> None:
     torch.testing.assert_close(two, predict(video64, noise() + 1)[0], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("backend", ["qk", "maps"])
-def test_backends_agree_with_temporal_fusion(video64: Backbone, backend: Any) -> None:
-    reference = edited(video64, FUSED, backend="recompute")
-    ours = edited(video64, FUSED, backend=backend)
+def test_branches_of_the_same_latents_read_their_own_prompts(video64: Backbone) -> None:
+    """They share what reads no prompt."""
+    branches = [Branch(noise(), video64.embed(prompt)) for prompt in (TARGET, "")]
+    branches[1] = replace(branches[1], latents=branches[0].latents)
+    with video_denoiser(video64, IMAGE, 4, None) as denoiser, torch.no_grad():
+        together = denoiser.predict(Branches(conditional=branches[0], unconditional=branches[1]), 301)
+        alone = [denoiser.predict(Branches(conditional=branch), 301).conditional for branch in branches]
+    torch.testing.assert_close(together.conditional, alone[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(together.unconditional, alone[1], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("backend", "finest"), [("qk", 1), ("maps", 1), ("qk", 2), ("maps", 4)])
+def test_backends_agree_with_temporal_fusion(video64: Backbone, backend: Any, finest: int) -> None:
+    """Where the finest layers are not fused, the source of `recompute` leaves the batch on the way up."""
+    method = replace(FUSED, fusion=FusionConfig(min_downsampling=finest, temporal=True))
+    reference = edited(video64, method, backend="recompute")
+    ours = edited(video64, method, backend=backend)
     torch.testing.assert_close(ours.latents, reference.latents, rtol=0, atol=1e-8)
     assert ours.choice is not None
     assert ours.bytes_kept["attention"] == ours.choice.predicted > 0

@@ -61,9 +61,9 @@ def test_tied_frames_are_not_cut(key_frames: Any, scope: Any, reason: str) -> No
 
 
 def test_spread_lays_key_frames_side_by_side() -> None:
-    keys = torch.arange(2 * 3 * 1 * 2 * 1.0).view(6, 1, 2, 1)  # two branches of three frames, two tokens each
+    keys = torch.arange(2 * 3 * 2 * 1 * 1.0).view(6, 2, 1, 1)  # two branches of three frames, two tokens each
     positions = torch.tensor([[0, 1], [1, 1], [2, 1]])
-    rows = gather_key_frames(keys, positions)[:, 0, :, 0]
+    rows = gather_key_frames(keys, positions)[:, :, 0, 0]
     assert rows.tolist()[:3] == [[0, 1, 2, 3], [2, 3, 2, 3], [4, 5, 2, 3]]
     assert rows.tolist()[3:] == [[6, 7, 8, 9], [8, 9, 8, 9], [10, 11, 8, 9]]
 
@@ -72,23 +72,39 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def applied(maps_FHQK: torch.Tensor, values_FKHD: torch.Tensor) -> torch.Tensor:
+    """Maps times values, F,Q,H,D."""
+    return torch.einsum("fhqk,fkhd->fqhd", maps_FHQK, values_FKHD)
+
+
 def test_self_attention_without_maps_equals_blended_maps() -> None:
-    edited, source = (QueriesAndKeys(draw(2, 3, 5, 4, seed=s), draw(2, 3, 7, 4, seed=s + 1)) for s in (0, 2))
-    values, mask = draw(2, 3, 7, 4, seed=4), torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 1, 1]])
+    edited, source = (QueriesAndKeys(draw(2, 5, 3, 4, seed=s), draw(2, 7, 3, 4, seed=s + 1)) for s in (0, 2))
+    values, mask = draw(2, 7, 3, 4, seed=4), torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 1, 1]])
     own, theirs = probabilities(edited.queries, edited.keys), probabilities(source.queries, source.keys)
     rows = mask[:, None, :, None]
-    expected = (rows * own + (1 - rows) * theirs) @ values
-    torch.testing.assert_close(fuse_self_attention(edited, source, values, mask), expected)
-    torch.testing.assert_close(fuse_self_attention(edited, Probabilities(theirs), values, None), theirs @ values)
+    expected = applied(rows * own + (1 - rows) * theirs, values)
+    torch.testing.assert_close(fuse_self_attention(edited, source, values, mask.bool()), expected)
+    fused = fuse_self_attention(None, Probabilities(theirs), values, None)
+    torch.testing.assert_close(fused, applied(theirs, values))
 
 
 def test_cross_attention_without_maps_equals_mixed_maps() -> None:
-    edited = QueriesAndKeys(draw(2, 3, 5, 4), draw(2, 3, 6, 4, seed=1))
-    source = QueriesAndKeys(draw(2, 3, 5, 4, seed=2), draw(2, 3, 6, 4, seed=3))
-    values, from_source, own = draw(2, 3, 6, 4, seed=4), draw(6, 6, seed=5), draw(6, seed=6)
+    edited = QueriesAndKeys(draw(2, 5, 3, 4), draw(2, 6, 3, 4, seed=1))
+    source = QueriesAndKeys(draw(2, 5, 3, 4, seed=2), draw(2, 6, 3, 4, seed=3))
+    values, from_source, own = draw(2, 6, 3, 4, seed=4), draw(6, 6, seed=5), draw(6, seed=6)
     maps = probabilities(source.queries, source.keys) @ from_source + probabilities(edited.queries, edited.keys) * own
     mixed = fuse_cross_attention(edited, source, values, CrossMix(from_source, own))
-    torch.testing.assert_close(mixed, maps @ values)
+    torch.testing.assert_close(mixed, applied(maps, values))
+
+
+def test_frames_of_one_prompt_share_its_keys() -> None:
+    """Four frames of two prompts, each prompt once: as if every frame had its own copy."""
+    queries, keys, values = draw(4, 5, 3, 4), draw(2, 6, 3, 4, seed=1), draw(2, 6, 3, 4, seed=2)
+    copied = [one.repeat_interleave(2, 0) for one in (keys, values)]
+    expected = applied(probabilities(queries, copied[0]), copied[1])
+    torch.testing.assert_close(QueriesAndKeys(queries, keys).apply(values), expected)
+    alone = applied(probabilities(queries, keys[:1]), values[:1].expand(4, -1, -1, -1))
+    torch.testing.assert_close(Probabilities(probabilities(queries, keys[:1])).apply(values[:1]), alone)
 
 
 def test_a_mask_by_hand() -> None:
