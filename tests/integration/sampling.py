@@ -1,4 +1,7 @@
-"""One frame sampled by this project and by diffusers' own pipeline, from the same noise."""
+"""One frame sampled by this project and by diffusers' own pipeline, from the same noise.
+
+In float64, where networks that round differently (oneDNN or MKL, channels last or first) agree nevertheless.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ STEPS, GUIDANCE = 2, 3.0
 
 
 def noise() -> Tensor:
-    return torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    return torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)).double()
 
 
 def loaded(model: Path, **networks: Any) -> Backbone:
     options = ModelOptions(model=str(model), **networks)
-    return Backbone.load(options, RuntimeConfig(device="cpu", dtype="float32"))
+    return Backbone.load(options, RuntimeConfig(device="cpu", dtype="float64"))
 
 
 def sampled_here(backbone: Backbone, prompt: str, negative: str = "") -> Tensor:
@@ -44,7 +47,7 @@ def diffusers_pipeline(model: Path) -> Any:
     pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(torch.float64)
 
 
 def sampled_by_diffusers(pipe: Any, prompt: str, negative: str = "", **how: Any) -> Tensor:

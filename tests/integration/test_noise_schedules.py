@@ -52,7 +52,7 @@ IMAGE = MethodConfig(steps=STEPS, key_frames=(), norm_scope="frame", fusion=None
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 TRAINED = {"trained_betas": np.linspace(0.001, 0.02, 1000).tolist()}
 ZERO = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
-CPU = RuntimeConfig(device="cpu", dtype="float32")
+CPU = RuntimeConfig(device="cpu", dtype="float64")  # in which all that computes the same agrees, however it rounds
 READ_ZERO = ("DDIM", "DDPM", "EulerDiscrete", "EulerAncestral", "DPMSolverMultistep", "UniPC", "LCM", "TCD")
 
 
@@ -64,7 +64,7 @@ def smallest_unet(**changes: Any) -> UNet2DConditionModel:
         "layers_per_block": 1, "attention_head_dim": 2, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }  # fmt: skip
-    return UNet2DConditionModel(**(shape | changes)).requires_grad_(requires_grad=False).eval()
+    return UNet2DConditionModel(**(shape | changes)).requires_grad_(requires_grad=False).eval().double()
 
 
 def distilled_unet(width: int) -> UNet2DConditionModel:
@@ -77,7 +77,7 @@ def distilled_unet(width: int) -> UNet2DConditionModel:
 @pytest.fixture(scope="module")
 def parts(golden_folder: Path) -> dict[str, Any]:
     """The tiny checkpoint's networks, the UNet smaller still."""
-    pipe = StableDiffusionPipeline.from_pretrained(golden_folder / "model", safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(golden_folder / "model", safety_checker=None).to(torch.float64)
     components: dict[str, Any] = pipe.components
     return components | {"unet": smallest_unet()}
 
@@ -107,7 +107,7 @@ def backbone_of(parts: dict[str, Any], name: str, config: dict[str, Any], **othe
 
 
 def noise(channels: int = 4) -> Tensor:
-    return torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(0)).double()
 
 
 def sampled(backbone: Backbone, guidance: float = 3.0, steps: int = STEPS) -> Tensor:
@@ -317,7 +317,7 @@ def test_a_whole_folder(parts: dict[str, Any], name: str, tmp_path: Path) -> Non
     own = own_scheduler(name, STABLE | ZERO)
     pipeline(parts, own, unet=unet, safety_checker=None).save_pretrained(tmp_path)
     ours = sampled(Backbone.load(str(tmp_path), CPU))
-    theirs = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None).to(torch.float64)
     theirs.set_progress_bar_config(disable=True)
     theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config, clip_sample=False)
     torch.testing.assert_close(ours, sampled_by_diffusers(theirs), rtol=1e-5, atol=1e-5)
@@ -378,7 +378,7 @@ def test_a_guidance_embedding_is_told(parts: dict[str, Any], guidance: float) ->
     image = sampled(backbone, guidance)
     torch.testing.assert_close(image, sampled_by_diffusers(theirs, guidance), rtol=1e-5, atol=1e-5)
     assert (guidance == 1) == torch.equal(image, sampled(backbone, 1.0))
-    told = theirs.get_guidance_scale_embedding(torch.zeros(1), embedding_dim=9)
+    told = theirs.get_guidance_scale_embedding(torch.zeros(1), embedding_dim=9).double()
     first = schedule(backbone.scheduler_config, STEPS)[0]
     output = unet(noise(), first.timestep, backbone.embed(PROMPT).hidden, timestep_cond=told).sample
     inverted, _ = walked(backbone, STEPS, guidance)
@@ -406,6 +406,35 @@ def test_a_distilled_model_has_no_branch_for_a_negative_prompt(parts: dict[str, 
     steps = schedule(backbone.scheduler_config, STEPS)
     with pytest.raises(UserError, match="negative_prompt is 'grey', but tiny was distilled with its guidance"):
         plan_edit(backbone, MethodConfig(steps=STEPS, negative_prompt="grey"), steps, PROMPT, PROMPT)
+    with pytest.raises(UserError, match="guidance_every is 2, but tiny was distilled with its guidance"):
+        plan_edit(backbone, MethodConfig(steps=STEPS, guidance_every=2), steps, PROMPT, PROMPT)
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_a_distilled_model_in_few_steps(parts: dict[str, Any], steps: int, spacing: str) -> None:
+    """At the timesteps that DDIM has by the file's spacing, there and back; guidance is told in its window alone."""
+    levels = STABLE | {"timestep_spacing": spacing, "original_inference_steps": 50}
+    backbone = backbone_of(parts, "LCMScheduler", levels, unet=distilled_unet(8))
+    theirs = DDIMScheduler.from_config(backbone.scheduler_config)
+    theirs.set_timesteps(steps)
+    told: list[tuple[int, Tensor]] = []
+
+    def note(_module: Any, args: Any, kwargs: Any) -> None:
+        told.append((int(args[1]), kwargs["timestep_cond"]))
+
+    hook = backbone.unet.register_forward_pre_hook(note, with_kwargs=True)
+    frames = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
+    method = replace(IMAGE, steps=steps, guidance_window=(0.0, 0.5))
+    result = FateZero(backbone, RuntimeConfig(), report=lambda _: None).edit(frames, PROMPT, PROMPT, method=method)
+    hook.remove()
+    down = [int(t) for t in theirs.timesteps]
+    assert [t for t, _ in told] == [*reversed(down), *down]
+    plain, guided = told[0][1], told[steps][1]
+    assert not torch.equal(plain, guided)
+    for index, (_, embedding) in enumerate(told):
+        assert torch.equal(embedding, guided if steps <= index < steps + steps // 2 else plain)
+    assert result.latents.isfinite().all()
 
 
 def test_a_distilled_model_is_not_tuned(parts: dict[str, Any], tmp_path: Path) -> None:
@@ -453,9 +482,9 @@ def test_a_motion_adapter_brings_its_noise_levels(model: Path, motion: Path) -> 
         scheduler=DDIMScheduler.from_pretrained(
             model, subfolder="scheduler", beta_schedule="linear", clip_sample=False, steps_offset=1
         ),
-    )
+    ).to(torch.float64)
     theirs.set_progress_bar_config(disable=True)
-    start = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     made = theirs(
         PROMPT, 2, 64, 64, STEPS, guidance_scale=3.0, latents=start.transpose(0, 1)[None], output_type="latent"
     ).frames  # fmt: skip
@@ -468,11 +497,15 @@ def test_a_motion_adapter_brings_its_noise_levels(model: Path, motion: Path) -> 
 
 def test_a_guidance_embedding_under_motion(parts: dict[str, Any], motion: Path) -> None:
     """A UNet that takes whole clips is told once for each branch."""
-    unet = with_motion(distilled_unet(8), motion, "random").requires_grad_(requires_grad=False).eval()
+    unet = with_motion(distilled_unet(8), motion, "random").requires_grad_(requires_grad=False).eval().double()
     backbone = replace(backbone_of(parts, "LCMScheduler", STABLE), unet=unet)
-    x, text = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(2)), backbone.embed(PROMPT)
+    x, text = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(2)).double(), backbone.embed(PROMPT)
     ours = backbone.predict(x, 301, [text, text], 3, [1.0, 5.0])
-    told = pipeline(parts, parts["scheduler"]).get_guidance_scale_embedding(torch.tensor([0.0, 4.0]), embedding_dim=8)
+    told = (
+        pipeline(parts, parts["scheduler"])
+        .get_guidance_scale_embedding(torch.tensor([0.0, 4.0]), embedding_dim=8)
+        .double()
+    )
     clips = x.unflatten(0, (2, 3)).transpose(1, 2)
     theirs = unet(clips, 301, text.hidden.expand(6, -1, -1), timestep_cond=told).sample.transpose(1, 2).flatten(0, 1)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

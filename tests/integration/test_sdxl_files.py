@@ -70,7 +70,7 @@ def pipe(root: Path) -> Any:
     made = tiny_sdxl_networks(root / "first", root / "second")
     made.set_progress_bar_config(disable=True)
     save_file(sdxl_names(made), root / "model.safetensors")
-    return made
+    return made.to(torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def weights(file: Path) -> dict[str, Tensor]:
 @torch.no_grad()
 def assert_inverts_as(pipe: Any, backbone: Backbone) -> None:
     """The pictures' latents, and each of the chain, by diffusers' networks and its inverse scheduler."""
-    frames = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    frames = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)).double()
     latents = pipe.vae.encode(frames * 2 - 1).latent_dist.mode() * 0.13025
     torch.testing.assert_close(backbone.encode(frames), latents, rtol=1e-5, atol=1e-5)
     with video_denoiser(backbone, PLAIN, 1, None) as denoiser:
@@ -116,7 +116,7 @@ def test_a_single_file_of_sdxl(pipe: Any, file: Path, tmp_path: Path) -> None:
     tokenizers = {"tokenizer": pipe.tokenizer, "tokenizer_2": pipe.tokenizer_2}
     theirs = StableDiffusionXLPipeline.from_single_file(
         str(file), config=str(tmp_path / "folder"), local_files_only=True, add_watermarker=False, **tokenizers
-    )
+    ).to(torch.float64)
     theirs.set_progress_bar_config(disable=True)
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         found = getattr(theirs, part).state_dict()
