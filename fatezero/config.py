@@ -31,6 +31,7 @@ MAX_FRAMES = 1_000_000  # in one call, or away from a key frame
 MAX_FACTOR = 1000.0  # of a word's attention
 MAX_LAYERS_SKIPPED = 100  # of a text encoder
 MAX_PROMPT_CONTEXTS = 16  # aligning prompts takes the square of their length
+GB = 1e9  # bytes
 MAX_GB = 1e6
 MAX_THREADS = max(1024, 4 * (os.cpu_count() or 1))  # far more end the process
 
@@ -125,6 +126,15 @@ class MethodConfig:
     Attributes:
         steps: DDIM steps of the inversion and of the edit.
         guidance_scale: classifier-free guidance of the edit; 1 leaves the unconditional branch out.
+        guidance_window: steps of the edit that are guided (Kynkäänniemi et al. 2024); in the others the prompt's
+            prediction is taken as it is, and the unconditional branch is not run.
+        guidance_every: of the guided steps, the unconditional branch runs in every n-th; between them the last
+            difference between the branches guides again. 1 runs it in all.
+        solver_order: 1 is DDIM; 2 also goes by the prediction of the step before (see `ddim.Solver`), in the
+            inversion and in the edit.
+        feature_reuse: of the steps, every n-th computes the whole UNet; between them only its outermost level is
+            computed, from the last deep features (DeepCache, Ma et al. 2024). Attention is fused in whole steps, and
+            what was fused stays in the features that are reused. 1 computes all steps in whole.
         key_frames: frames that give keys and values of self-attention: "self", "first", "middle", "last", or an
             integer offset such as -1; () is the plain per-frame network.
         key_frames_min_width: layers with fewer channels attend to their own frame only.
@@ -144,6 +154,10 @@ class MethodConfig:
 
     steps: int = 50
     guidance_scale: float = 7.5
+    guidance_window: StepWindow = (0.0, 1.0)
+    guidance_every: int = 1
+    solver_order: Literal[1, 2] = 1
+    feature_reuse: int = 1
     key_frames: tuple[KeyFrame, ...] = ("self", "middle")
     key_frames_min_width: int = 0
     norm_scope: Literal["clip", "frame"] = "clip"
@@ -158,10 +172,16 @@ class MethodConfig:
     def __post_init__(self) -> None:
         check_number("steps", self.steps, 1, MAX_STEPS)
         check_number("guidance_scale (1 is no guidance, more is stronger)", self.guidance_scale, 1, MAX_GUIDANCE)
-        if self.negative_prompt and self.guidance_scale == 1:
+        _check_window("guidance_window", self.guidance_window)
+        check_number("guidance_every", self.guidance_every, 1, MAX_STEPS)
+        check_number("solver_order", self.solver_order, 1, 2)
+        check_number("feature_reuse", self.feature_reuse, 1, MAX_STEPS)
+        unguided = self.guidance_scale == 1 or self.guidance_window[0] == self.guidance_window[1]
+        if self.negative_prompt and unguided:
+            what = "guidance_scale 1" if self.guidance_scale == 1 else f"guidance_window {self.guidance_window}"
             raise UserError(
-                f"negative_prompt is {quoted(self.negative_prompt)}, but guidance_scale 1 leaves the unconditional "
-                "branch out: raise guidance_scale, or give no negative_prompt."
+                f"negative_prompt is {quoted(self.negative_prompt)}, but {what} leaves the unconditional branch out: "
+                f"{'raise guidance_scale' if self.guidance_scale == 1 else 'widen it'}, or give no negative_prompt."
             )
         check_number("prompt_contexts", self.prompt_contexts, 1, MAX_PROMPT_CONTEXTS)
         check_number("key_frames_min_width", self.key_frames_min_width, 0, MAX_WIDTH)
@@ -225,8 +245,14 @@ class RuntimeConfig:
 
     Attributes:
         device: where the networks run; "auto" takes CUDA, then MPS, then the CPU.
-        dtype: number format of the networks; "auto" is float16 on CUDA and float32 elsewhere. Latents keep at least
-            float32, as does SDXL's autoencoder where its configuration says that it overflows in float16.
+        dtype: number format of the networks; "auto" is float16 on CUDA and float32 elsewhere, whatever the CPU can do:
+            equal requests give equal bytes. Latents, softmax and the statistics of norms keep at least float32, as do
+            the autoencoder beside bfloat16, and SDXL's where its configuration says that it overflows in float16.
+        attention_kernel: kernel that computes attention, by diffusers' name ("flash", "sage", "flex", "_native_cudnn",
+            …), which must be installed; None leaves the choice to torch.
+        compile: have torch compile the UNet's residual blocks and feed-forward layers, once for each shape; what it
+            made is kept between processes in torch's own cache (TORCHINDUCTOR_CACHE_DIR, a folder of the system's
+            temporary one by default). It rounds otherwise.
         backend: where the source's attention comes from while editing: "recompute" runs the source again beside
             the edit, "qk" keeps its queries and keys, "maps" keeps the maps as the original does; "auto" is "qk"
             where it fits the budget, otherwise "recompute".
@@ -239,6 +265,8 @@ class RuntimeConfig:
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float16", "bfloat16", "float32", "float64"] = "auto"
+    attention_kernel: str | None = None
+    compile: bool = False
     backend: Literal["auto", "recompute", "qk", "maps"] = "auto"
     store: Literal["device", "host", "disk"] = "host"
     memory_gb: float = 2.0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from fatezero.attention.active_steps import active_steps, cross_steps
 from fatezero.attention.fusion import CrossMix
 from fatezero.attention.prompts import Prompt
-from fatezero.attention.word_maps import active_steps, cross_mixes
+from fatezero.attention.word_maps import cross_mixes
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import Step
+from fatezero.diffusion.feature_reuse import outermost_level
+from fatezero.diffusion.step_sets import guided_steps, reused_steps, unconditional_steps
 from fatezero.errors import UserError
 from fatezero.source_attention.needs import Needs
 from fatezero.system.terminal import quoted
@@ -23,6 +28,11 @@ class PlannedStep:
         index: 0 is the noisiest.
         source_index: the inversion step at the same timestep, N - 1 - index.
         ddim: timestep and the noise levels on both sides.
+        reuses_features: only the UNet's outermost level is computed, from the last deep features.
+        guided: the prediction is guided.
+        unconditional: the branch without a prompt runs beside the prompt's (classifier-free guidance): never where a
+            UNet is told the scale, and otherwise in guided steps, except those that take the last difference; also in
+            a whole step whose features it needs later.
         fuses_self: self-attention comes from the source.
         cross: how cross-attention is mixed with the source's; None leaves it alone.
         blends_attention: self-attention comes from the source outside the mask only.
@@ -32,6 +42,9 @@ class PlannedStep:
     index: int
     source_index: int
     ddim: Step
+    reuses_features: bool = False
+    guided: bool = False
+    unconditional: bool = False
     fuses_self: bool = False
     cross: CrossMix | None = None
     blends_attention: bool = False
@@ -55,8 +68,7 @@ class EditPlan:
     Attributes:
         steps: noisy to clean.
         guidance_scale: how strongly the prompt guides; 1 is no guidance.
-        unconditional: whether the branch without a prompt runs beside the prompt's (classifier-free guidance); a UNet
-            that is told the scale does without.
+        solver_order: as in `MethodConfig`.
         target_prompt: the prompt of the edit.
         negative_prompt: text of the unconditional branch.
         fused_sites: names of the layers whose attention is fused.
@@ -67,7 +79,7 @@ class EditPlan:
 
     steps: tuple[PlannedStep, ...]
     guidance_scale: float
-    unconditional: bool
+    solver_order: Literal[1, 2]
     target_prompt: Prompt
     negative_prompt: str = ""
     fused_sites: frozenset[str] = frozenset()
@@ -113,51 +125,102 @@ def plan_edit(
         UserError: for words that are not in their prompt, prompts that the word map cannot align, and a negative prompt
             where no branch is told it.
     """
-    _check_negative_prompt(backbone, method)
+    _check_distilled(backbone, method)
     contexts = method.prompt_contexts
     source, target = backbone.read_prompt(source_prompt, contexts), backbone.read_prompt(target_prompt, contexts)
     # A word that is not in its prompt is a mistake, whether or not it is used.
     source_tokens, target_tokens = _tokens_of(source, edited_words), _tokens_of(target, target_words)
-    fusion, blending, count = method.fusion, method.blending if edited_words else None, len(schedule)
-    self_steps = active_steps(fusion.self_window, count) if fusion else range(0)
-    mixes = cross_mixes(fusion, source, target, count) if fusion else (None,) * count
-    latent_steps = active_steps(blending.latent_window, count) if blending else range(0)
-    if blending and latent_steps and blending.latent_words == "both" and not target_tokens:
+    fusion, blending = method.fusion, method.blending if edited_words else None
+    mixes = cross_mixes(fusion, source, target, len(schedule)) if fusion else (None,) * len(schedule)
+    steps = _planned_steps(
+        replace(method, blending=blending), schedule, mixes, embeds_guidance=backbone.embeds_guidance
+    )
+    sites = fused_sites(backbone, fusion) if fusion else frozenset()
+    if method.feature_reuse > 1:
+        _check_reuse(backbone, method, sites, len(schedule))
+    plan = EditPlan(
+        steps=steps,
+        guidance_scale=method.guidance_scale,
+        solver_order=method.solver_order,
+        target_prompt=target,
+        negative_prompt=backbone.read_prompt(method.negative_prompt, contexts).text,
+        fused_sites=sites,
+        blending=blending,
+        source_tokens=source_tokens,
+        target_tokens=target_tokens,
+    )
+    if plan.blends_by_target_words and not target_tokens:
         raise UserError(
             "Blending latents by source and target words needs target_words: name the words of "
             f"{target.text!r} that stand for {', '.join(edited_words)}, or set blending.latent_words to 'source'."
         )
-    steps = tuple(
+    return plan
+
+
+def _planned_steps(
+    method: MethodConfig, schedule: tuple[Step, ...], mixes: Sequence[CrossMix | None], *, embeds_guidance: bool
+) -> tuple[PlannedStep, ...]:
+    """Every step of an edit, noisy to clean, with the mixes of its cross-attention where it is computed in whole."""
+    fusion, blending, count = method.fusion, method.blending, len(schedule)
+    reused = reused_steps(method.feature_reuse, count)
+    guided = guided_steps(method, count)
+    unconditional = frozenset[int]() if embeds_guidance else unconditional_steps(method, count)
+    self_steps = set(active_steps(fusion.self_window, count)) - reused if fusion else set()
+    latent_steps = active_steps(blending.latent_window, count) if blending else range(0)
+    return tuple(
         PlannedStep(
             index=index,
             source_index=count - 1 - index,
             ddim=step,
+            reuses_features=index in reused,
+            guided=index in guided,
+            unconditional=index in unconditional,
             fuses_self=index in self_steps,
-            cross=mixes[index],
+            cross=None if index in reused else mixes[index],
             blends_attention=blending is not None and blending.self_attention and index in self_steps,
             blends_latents=index in latent_steps,
         )
         for index, step in enumerate(reversed(schedule))
     )
-    return EditPlan(
-        steps=steps,
-        guidance_scale=method.guidance_scale,
-        unconditional=method.guidance_scale != 1 and not backbone.embeds_guidance,
-        target_prompt=target,
-        negative_prompt=backbone.read_prompt(method.negative_prompt, contexts).text,
-        fused_sites=fused_sites(backbone, fusion) if fusion else frozenset(),
-        blending=blending,
-        source_tokens=source_tokens,
-        target_tokens=target_tokens,
-    )
 
 
-def _check_negative_prompt(backbone: Backbone, method: MethodConfig) -> None:
-    if method.negative_prompt and backbone.embeds_guidance:
+def _check_distilled(backbone: Backbone, method: MethodConfig) -> None:
+    if not backbone.embeds_guidance:
+        return
+    for name, value, off in (
+        ("negative_prompt", method.negative_prompt, ""),
+        ("guidance_every", method.guidance_every, 1),
+    ):
+        if value != off:
+            raise UserError(
+                f"{name} is {quoted(value)}, but {backbone.name} was distilled with its guidance and runs no "
+                f"unconditional branch: give no {name}."
+            )
+
+
+def _check_reuse(backbone: Backbone, method: MethodConfig, sites: frozenset[str], count: int) -> None:
+    """Refuse what would fuse in some of the steps that it is asked for and silently not in the others."""
+    outer = outermost_level(backbone.unet)
+    if any(site.startswith(outer) for site in sites):
         raise UserError(
-            f"negative_prompt is {quoted(method.negative_prompt)}, but {backbone.name} was distilled with its guidance "
-            "and runs no unconditional branch: give no negative_prompt."
+            f"feature_reuse is {method.feature_reuse}, but layers of the UNet's outermost level, which it computes "
+            "without the others, are fused too: set fusion.min_downsampling to 2 or more, or feature_reuse to 1."
         )
+    reused = reused_steps(method.feature_reuse, count)
+    for name, asked in _fusion_steps(method.fusion, count).items() if method.fusion else ():
+        if asked and reused.issuperset(asked):
+            raise UserError(
+                f"feature_reuse is {method.feature_reuse}, and no step that is computed in whole lies in "
+                f"fusion.{name}: widen it, or set feature_reuse to 1."
+            )
+
+
+def _fusion_steps(fusion: FusionConfig, count: int) -> dict[str, range]:
+    """Those of an edit's steps that lie in each window of fusion, by the window's name."""
+    words = {f"word_windows[{quoted(word)}]": window for word, window in fusion.word_windows.items()}
+    crosses = {"cross_window": fusion.cross_window, **words}
+    steps = {name: cross_steps(window, count) for name, window in crosses.items()}
+    return {"self_window": active_steps(fusion.self_window, count), **steps}
 
 
 def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from fatezero.attention.processor import CallFusion
 from fatezero.attention.recorders import Recorder
 from fatezero.blending.blend import blend_latents
 from fatezero.blending.mask import WordMask, word_attention
-from fatezero.diffusion.ddim import move
+from fatezero.diffusion.ddim import Solver
 from fatezero.diffusion.denoiser import Branch, Branches, Denoiser, Output
 from fatezero.diffusion.inversion import CrossMapWatcher, SourceStep, Trajectory
 from fatezero.edit_plan import EditPlan, PlannedStep
@@ -61,7 +62,7 @@ def edit(denoiser: Denoiser, plan: EditPlan, trajectory: Trajectory, on_step: On
         UserError: if the inversion kept less of the source's attention than the plan fuses.
     """
     _check_kept(plan, trajectory)
-    texts = _Texts(denoiser, plan)
+    texts, walk = _Texts(denoiser, plan), _Walk(denoiser, plan)
     source_text = denoiser.backbone.embed(trajectory.prompt, denoiser.prompt_contexts)
     z = trajectory.latents[-1]
     target_words = _TargetWords(denoiser, plan, z) if plan.blends_by_target_words else None
@@ -70,12 +71,13 @@ def edit(denoiser: Denoiser, plan: EditPlan, trajectory: Trajectory, on_step: On
         M_t = _source_mask(plan, source) if step.blends else None
         rerun = step.fuses and trajectory.attention is None  # otherwise the source's attention was kept
         output = denoiser.predict(
-            texts.branches(z, Branch(source.latents, source_text) if rerun else None),
+            texts.branches(z, step, Branch(source.latents, source_text) if rerun else None),
             step.ddim.timestep,
-            recorders=target_words.recorders() if target_words else (),
+            recorders=target_words.recorders() if target_words and not step.reuses_features else (),
             fusion=_fusion(plan, step, source, M_t) if step.fuses else None,
+            reuse=step.reuses_features,
         )
-        z = _moved(output, z, step, plan, denoiser)
+        z = walk.on(z, output, step)
         if target_words:
             target_words.add_last_prediction()
         latent_masks: tuple[WordMask, ...] = ()
@@ -92,32 +94,51 @@ def denoise(denoiser: Denoiser, plan: EditPlan, noisy: Tensor, on_step: OnStep =
     Returns:
         F,C,h,w, clean.
     """
-    texts = _Texts(denoiser, plan)
+    texts, walk = _Texts(denoiser, plan), _Walk(denoiser, plan)
     z = noisy
     for step in plan.steps:
-        z = _moved(denoiser.predict(texts.branches(z), step.ddim.timestep), z, step, plan, denoiser)
+        output = denoiser.predict(texts.branches(z, step), step.ddim.timestep, reuse=step.reuses_features)
+        z = walk.on(z, output, step)
         on_step(EditStep(step.index, z))
     return z
 
 
-def _moved(output: Output, z: Tensor, step: PlannedStep, plan: EditPlan, denoiser: Denoiser) -> Tensor:
-    """Latents F,C,h,w after the step's DDIM move under classifier-free guidance."""
-    guided = output.guided(plan.guidance_scale)
-    return move(z, guided, step.ddim.alpha_noisy, step.ddim.alpha_clean, denoiser.backbone.prediction_type)
+class _Walk:
+    """The moves of an edit under classifier-free guidance, with what one step hands on to the next."""
+
+    def __init__(self, denoiser: Denoiser, plan: EditPlan) -> None:
+        self._solver = Solver(plan.solver_order, denoiser.backbone.prediction_type)
+        self._scale = plan.guidance_scale
+        self._difference: Tensor | None = None  # between the branches, when both last ran
+
+    def on(self, z: Tensor, output: Output, step: PlannedStep) -> Tensor:
+        """Latents F,C,h,w after a step."""
+        return self._solver.denoise(z, self._guided(output, step), step.ddim)
+
+    def _guided(self, output: Output, step: PlannedStep) -> Tensor:
+        """The step's prediction, by the difference between its branches or, where one ran alone, by the last one."""
+        if output.unconditional is not None:
+            self._difference = output.conditional - output.unconditional
+        if not step.guided or self._difference is None:
+            return output.conditional
+        if output.unconditional is not None:
+            return output.guided(self._scale)
+        return output.conditional + (self._scale - 1) * self._difference
 
 
 def _fusion(
     plan: EditPlan, step: PlannedStep, source: SourceStep, M_t: WordMask | None
 ) -> Callable[[int, Chunk], CallFusion]:
     """Attention fusion of a step, made for one chunk's UNet call at a time."""
-    mask = M_t if step.blends_attention else None
+    hard = cache(M_t.hard) if M_t is not None and step.blends_attention else None  # once for all layers of a size
+    mix = step.cross.like(source.latents) if step.cross is not None else None
 
     def of_chunk(index: int, chunk: Chunk) -> CallFusion:
         return CallFusion(
             sites=plan.fused_sites,
             self_attention=step.fuses_self,
-            cross=step.cross,
-            mask=(lambda size: mask.hard(size)[list(chunk.frames)]) if mask is not None else None,
+            cross=mix,
+            mask=(lambda size: hard(size)[list(chunk.frames)]) if hard is not None else None,
             stored=source.kept_maps(index),
         )
 
@@ -130,13 +151,15 @@ class _Texts:
     def __init__(self, denoiser: Denoiser, plan: EditPlan) -> None:
         backbone, contexts = denoiser.backbone, denoiser.prompt_contexts
         self._target = backbone.embed(plan.target_prompt.text, contexts)
-        self._guidance = plan.guidance_scale
-        self._negative = backbone.embed_negative(plan.negative_prompt, contexts) if plan.unconditional else None
+        self._told_guidance = plan.guidance_scale if backbone.embeds_guidance else 1.0
+        unconditional = any(step.unconditional for step in plan.steps)
+        self._negative = backbone.embed_negative(plan.negative_prompt, contexts) if unconditional else None
 
-    def branches(self, z: Tensor, source: Branch | None = None) -> Branches:
-        """The batch for latents F,C,h,w, with the source's branch where it is run again."""
-        unconditional = Branch(z, self._negative) if self._negative is not None else None
-        return Branches(conditional=Branch(z, self._target, self._guidance), unconditional=unconditional, source=source)
+    def branches(self, z: Tensor, step: PlannedStep, source: Branch | None = None) -> Branches:
+        """A step's batch for latents F,C,h,w, with the source's branch where it is run again."""
+        unconditional = Branch(z, self._negative) if self._negative is not None and step.unconditional else None
+        conditional = Branch(z, self._target, self._told_guidance if step.guided else 1.0)
+        return Branches(conditional=conditional, unconditional=unconditional, source=source)
 
 
 class _TargetWords:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from fatezero.attention.prompts import read_weights
 from fatezero.config import MethodConfig
-from fatezero.diffusion.inversion import Trajectory
 from fatezero.errors import UserError
-from fatezero.source_attention.budget import BackendChoice
 from fatezero.system.terminal import quoted
 from fatezero.types import Frames
+
+if TYPE_CHECKING:  # jobs name their targets without waiting for torch
+    from torch import Tensor
+
+    from fatezero.diffusion.inversion import Trajectory
+    from fatezero.source_attention.budget import BackendChoice
 
 Basis = tuple[object, ...]  # see `Target.basis`
 
@@ -90,6 +94,8 @@ class Target:
             self.seed if method.posterior == "sample" else None,
             method.sdedit_strength,
             method.prompt_contexts,
+            method.solver_order,
+            method.feature_reuse,
         )
 
     @property

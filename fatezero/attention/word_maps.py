@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fatezero.attention.active_steps import cross_steps
 from fatezero.attention.fusion import CrossMix
 from fatezero.attention.prompts import Prompt
 from fatezero.config import FusionConfig, StepWindow
@@ -105,11 +106,6 @@ def _align_tokens(source: Sequence[int], target: Sequence[int]) -> list[int]:
     return aligned
 
 
-def active_steps(window: StepWindow | None, count: int) -> range:
-    """Steps of 0..count-1 inside a window of fractions: floor(start * count) <= step < floor(end * count)."""
-    return range(int(window[0] * count), int(window[1] * count)) if window is not None else range(0)
-
-
 def cross_mixes(fusion: FusionConfig, source: Prompt, target: Prompt, steps: int) -> tuple[CrossMix | None, ...]:
     """The coefficients of every edit step; None where cross-attention is not fused.
 
@@ -141,7 +137,7 @@ def _word_alpha(
     alpha = torch.zeros(steps, target.places, dtype=torch.float64)
     own = [(list(target.tokens_of(word)), opened) for word, opened in word_windows.items()]
     for tokens, opened in [(list(range(target.places)), window), *own]:
-        active = active_steps(opened, steps + 1)  # Prompt-to-Prompt counts in steps + 1 parts
+        active = cross_steps(opened, steps)
         alpha[:, tokens] = 0
         alpha[active.start : active.stop, tokens] = 1
     return alpha

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from torch import Tensor
 from fatezero.attention.fusion import AttentionMap
 from fatezero.attention.recorders import CrossMapAverage, Recorder
 from fatezero.attention.sites import Site
-from fatezero.diffusion.ddim import Step, move
+from fatezero.diffusion.ddim import Solver, Step
 from fatezero.diffusion.denoiser import Branch, Branches, Denoiser
+from fatezero.diffusion.step_sets import reused_steps
 from fatezero.errors import UserError
 from fatezero.source_attention.backends import SourceAttention
 
@@ -110,7 +112,7 @@ class CrossMapWatcher:
         return self._averages
 
     def of_clip(self) -> Tensor:
-        """F,m,n,T of the last prediction."""
+        """F,m,n,T of the last prediction that was watched."""
         watched = zip(self._averages, self._chunks, strict=True)
         return torch.cat([average.mean(self._size)[list(chunk.own)] for average, chunk in watched])
 
@@ -123,6 +125,9 @@ def invert(
     mask_downsampling: int | None = None,
     attention: SourceAttention | None = None,
     on_step: Callable[[int], None] = lambda _: None,
+    *,
+    solver_order: Literal[1, 2] = 1,
+    feature_reuse: int = 1,
 ) -> Trajectory:
     """Carry a clip from clean to noise under its source prompt, without guidance.
 
@@ -137,6 +142,9 @@ def invert(
         mask_downsampling: layers whose cross-attention is kept for masks; None keeps none.
         attention: where the source's attention is kept; None keeps none.
         on_step: called with the index of each finished step.
+        solver_order: as in `MethodConfig`.
+        feature_reuse: as in `MethodConfig`; the denoiser was made for it. The steps whose edit steps reuse features do
+            so as well, all but the very first one; their cross-attention is that of the last whole step.
     """
     backbone, contexts = denoiser.backbone, denoiser.prompt_contexts
     branch = Branch(clean, backbone.embed(prompt, contexts))
@@ -144,20 +152,25 @@ def invert(
     watcher = None
     if mask_downsampling is not None:
         watcher = CrossMapWatcher(denoiser, (clean.shape[-2], clean.shape[-1]), mask_downsampling, tokens)
-    latents, cross_maps = [clean], []
+    # Each step's are written where they stay: a list of them would be held twice when it becomes a tensor.
+    latents = clean.new_empty((len(steps) + 1, *clean.shape))
+    latents[0], cross_maps = clean, None
+    solver, reused = Solver(solver_order, backbone.prediction_type), reused_steps(feature_reuse, len(steps))
     for i, step in enumerate(steps):
+        reuse = i > 0 and len(steps) - 1 - i in reused
         keepers = attention.recorders(i, len(denoiser.chunks)) if attention else []
         recorders: list[Sequence[Recorder]] = [
             *([keepers] if keepers else []),
-            *([watcher.start()] if watcher else []),
+            *([watcher.start()] if watcher and not reuse else []),
         ]
-        output = denoiser.predict(Branches(conditional=branch), step.timestep, recorders=recorders)
-        moved = move(branch.latents, output.conditional, step.alpha_clean, step.alpha_noisy, backbone.prediction_type)
-        branch = replace(branch, latents=moved)
-        latents.append(branch.latents)
+        output = denoiser.predict(Branches(conditional=branch), step.timestep, recorders=recorders, reuse=reuse)
+        branch = replace(branch, latents=solver.invert(branch.latents, output.conditional, step))
+        latents[i + 1] = branch.latents
         if attention:
             attention.put(i, keepers)
         if watcher:
-            cross_maps.append(watcher.of_clip())
+            seen = watcher.of_clip()
+            cross_maps = seen.new_empty((len(steps), *seen.shape)) if cross_maps is None else cross_maps
+            cross_maps[i] = seen
         on_step(i)
-    return Trajectory(prompt, steps, torch.stack(latents), torch.stack(cross_maps) if cross_maps else None, attention)
+    return Trajectory(prompt, steps, latents, cross_maps, attention)

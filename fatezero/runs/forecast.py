@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from pathlib import Path
+from typing import Protocol
 
 import torch
 
-from fatezero.data.files import existing_parent
+from fatezero.config import GB
 from fatezero.diffusion.checkpoint import Checkpoint, pixels_per_latent
 from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
 from fatezero.edit_plan import EditPlan
-from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
+from fatezero.runs.disk_space import result_bytes
 from fatezero.runs.jobs import EditJob, InversionGroup, clip_length
 from fatezero.runs.scheduling import spread
-from fatezero.source_attention.budget import GB, choose_backend
+from fatezero.source_attention.budget import choose_backend
 
-PIXEL_BYTES = 5  # at most: a result's frames and masks as PNGs of noise, and both again as videos
 REPEATS = 2
 
 
@@ -73,17 +71,19 @@ class Forecaster:
         with video_denoiser(editor.backbone, method, frames, editor.runtime.chunk, middle) as denoiser:
             text = editor.backbone.embed("", method.prompt_contexts)
 
-            def call(branches: int) -> float:
-                kind = (latents.shape, method.key_frames, method.norm_scope, method.prompt_contexts, branches)
-                timestep = plans[0].steps[-1].ddim.timestep
-                return self._timed(kind, lambda: denoiser.predict(_branches(Branch(latents, text), branches), timestep))
+            def call(branches: int, *, reuse: bool = False) -> float:
+                kind = (latents.shape, method.key_frames, method.norm_scope, method.prompt_contexts, branches, reuse)
+                timestep, batch = plans[0].steps[-1].ddim.timestep, _branches(Branch(latents, text), branches)
+                if reuse and kind not in self._calls:
+                    denoiser.predict(batch, timestep)  # computes the features
+                return self._timed(kind, lambda: denoiser.predict(batch, timestep, reuse=reuse))
 
             choice = None
             if needs:
                 shapes = denoiser.recording_shapes(latents)
                 choice = choose_backend(editor.runtime, needs, shapes, editor.backbone.device, editor.processes)
             again = choice is not None and choice.backend == "recompute"
-            inversion = 0.0 if method.sdedit_strength is not None else method.steps * call(1)
+            inversion = 0.0 if method.sdedit_strength is not None else _inversion_seconds(plans[0], call)
             edits = sum(_edit_seconds(plan, call, again=again) for plan in plans)
             plan = f"{len(denoiser.chunks)} UNet calls a step; {choice or 'no source attention'}"
         stages = self._autoencoder(job) * frames * (1 + len(group.jobs)) / 2
@@ -135,9 +135,18 @@ class Forecaster:
         return self._calls[kind]
 
 
-def _edit_seconds(plan: EditPlan, call: Callable[[int], float], *, again: bool) -> float:
-    own = 2 if plan.unconditional else 1
-    return sum(call(own + (again and step.fuses)) for step in plan.steps)
+class _Call(Protocol):
+    """Seconds of a network call."""
+
+    def __call__(self, branches: int, *, reuse: bool = False) -> float: ...
+
+
+def _inversion_seconds(plan: EditPlan, call: _Call) -> float:
+    return sum(call(1, reuse=step.reuses_features and step.source_index > 0) for step in plan.steps)
+
+
+def _edit_seconds(plan: EditPlan, call: _Call, *, again: bool) -> float:
+    return sum(call(1 + step.unconditional + (again and step.fuses), reuse=step.reuses_features) for step in plan.steps)
 
 
 def _branches(branch: Branch, count: int) -> Branches:
@@ -205,25 +214,3 @@ def forecast_run(forecaster: Forecaster, groups: Sequence[InversionGroup], worke
 def describe_forecast(forecaster: Forecaster, groups: Sequence[InversionGroup], workers: int) -> str:
     """`forecast_run` as text."""
     return str(forecast_run(forecaster, groups, workers))
-
-
-def result_bytes(jobs: Sequence[EditJob]) -> int:
-    """The most that results can take on disk."""
-    clips = [job.request.clip for job in jobs]
-    return sum(PIXEL_BYTES * clip_length(clip) * (clip.height or 0) * (clip.width or 0) for clip in clips)
-
-
-def check_disk(jobs: Sequence[EditJob], run: Path, budget: int | None) -> None:
-    """Refuse a run whose results may not fit, before it starts.
-
-    Raises:
-        UserError: saying what would fit.
-    """
-    needed, free = result_bytes(jobs), shutil.disk_usage(existing_parent(run)).free
-    limit = free if budget is None else min(budget, free)
-    if needed > limit:
-        raise UserError(
-            f"{len(jobs)} results may take {needed / GB:.3f} GB in {run}, more than the {limit / GB:.3f} GB there: "
-            f"about {int(len(jobs) * limit / needed)} would fit; take fewer edits or frames, a smaller size, or raise "
-            "--disk-gb."
-        )

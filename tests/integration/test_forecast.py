@@ -13,9 +13,10 @@ from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, ModelOpt
 from fatezero.diffusion.checkpoint import find_checkpoint
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
-from fatezero.runs.forecast import Forecaster, check_disk, describe_forecast
+from fatezero.runs.disk_space import check_disk
+from fatezero.runs.forecast import Forecaster, describe_forecast
 from fatezero.runs.jobs import EditJob, make_jobs
-from fatezero.runs.scheduling import share_inversions
+from fatezero.runs.scheduling import cost, share_inversions
 from fatezero.runs.segments import Segment
 from fatezero.types import ClipSpec, EditRequest
 
@@ -67,6 +68,35 @@ def test_work_is_counted_not_guessed(job: EditJob, editor: FateZero, monkeypatch
     autoencoder = 5.0  # encode and decode of five frames
     assert seconds(METHOD) == 4 + 4 + autoencoder
     assert seconds(replace(METHOD, fusion=None, blending=None, sdedit_strength=0.5)) == 2 + autoencoder
+
+
+def test_saved_calls_are_not_counted(job: EditJob, editor: FateZero, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a second for each branch of a whole call, and a quarter where features are reused."""
+
+    def timed(_: Forecaster, kind: tuple[object, ...], _work: object) -> float:
+        return 0.0 if kind[0] == "autoencoder" else float(kind[-2]) * (0.25 if kind[-1] else 1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Forecaster, "_timed", timed)
+
+    def seconds(**changes: object) -> float:
+        method = replace(METHOD, fusion=None, blending=None, **changes)  # type: ignore[arg-type]
+        return Forecaster(lambda _: editor).of_group(share_inversions([replace(job, method=method)])[0]).seconds
+
+    assert seconds() == 4 + 4 * 2
+    assert seconds(guidance_window=(0.5, 1.0)) == 4 + 4 + 2
+    assert seconds(guidance_every=3) == 4 + 4 + 2
+    assert seconds(feature_reuse=2) == (3 + 0.25) + 2 * (2 + 0.5)  # the inversion's first step is whole as well
+
+
+def test_costs_follow_the_calls(job: EditJob) -> None:
+    def calls(**changes: object) -> float:
+        group = share_inversions([replace(job, method=replace(METHOD, steps=10, **changes))])[0]  # type: ignore[arg-type]
+        return cost(group) / 5  # frames
+
+    assert calls() == 10 + 20
+    assert calls(guidance_every=2) == 10 + 15
+    assert calls(guidance_window=(0.0, 0.3)) == 10 + 13
+    assert 15 < calls(feature_reuse=2) < 30
 
 
 def test_a_piece_is_forecast_as_the_shorter_clip_it_is(job: EditJob, editor: FateZero) -> None:
