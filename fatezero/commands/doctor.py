@@ -8,12 +8,12 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from fatezero.config import ModelOptions
+from fatezero.config import GB, ModelOptions
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
+from fatezero.system.importing import importing
 from fatezero.system.terminal import say
 
-GB = 1e9
 Finding = tuple[bool, str]  # whether it works, one line
 
 
@@ -40,8 +40,9 @@ def doctor(model: str | None = None, networks: ModelOptions = ModelOptions()) ->
 
 
 def _machine() -> int:
-    from fatezero_eval.options import PICTUREBOOK_CLIP, ScoringOptions
-    from fatezero_eval.scoring.checks import runnable_metrics
+    with importing():
+        from fatezero_eval.options import PICTUREBOOK_CLIP, ScoringOptions
+        from fatezero_eval.scoring.checks import runnable_metrics
 
     sound = True
     for title, look in CHECKS.items():
@@ -67,7 +68,8 @@ def _devices() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     yield (
         True,
-        f"cpu: {os.cpu_count()} cores, {memory.total / GB:.1f} GB memory, {memory.available / GB:.1f} GB free",
+        f"cpu: {os.cpu_count()} cores, {memory.total / GB:.1f} GB memory, {memory.available / GB:.1f} GB free"
+        f"{_bfloat16()}",
     )
     for index in range(torch.cuda.device_count()):
         yield (
@@ -78,6 +80,14 @@ def _devices() -> Iterator[Finding]:
         yield False, "cuda: no usable NVIDIA device or driver (the CPU is used)"
     if torch.backends.mps.is_available():
         yield True, "mps"
+
+
+def _bfloat16() -> str:
+    import torch
+
+    from fatezero.diffusion.backbone import cpu_multiplies_in
+
+    return ", multiplies in bfloat16 (--dtype bfloat16 is faster)" if cpu_multiplies_in(torch.bfloat16) else ""
 
 
 def _packages() -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fatezero.attention.kernels import check_kernel, kernel_in_use
 from fatezero.attention.prompts import Prompt, read_prompt
 from fatezero.attention.sites import Site, attention_sites
 from fatezero.attention.temporal import is_inflated
 from fatezero.config import ModelOptions, RuntimeConfig
 from fatezero.diffusion.adapter_schedule import describe_change, with_adapter_levels
 from fatezero.diffusion.checkpoint import TEMPORAL, Checkpoint, find_checkpoint, pixels_per_latent
+from fatezero.diffusion.compiling import compile_blocks
 from fatezero.diffusion.components import load_parts
 from fatezero.diffusion.ddim import PredictionType, schedule
 from fatezero.diffusion.guidance import guidance_embedding
 from fatezero.diffusion.latent_scale import LatentScale
 from fatezero.diffusion.lora import add_loras
 from fatezero.diffusion.motion_unet import with_motion
+from fatezero.diffusion.onednn import use_onednn
 from fatezero.diffusion.temporal_weights import load_temporal
 from fatezero.diffusion.texts import SIZES_TOLD, TextConditioning, TextEncoding, text_encoding
 from fatezero.diffusion.textual_inversion import add_embeddings
@@ -34,6 +37,12 @@ from fatezero.types import Frames
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNetMotionModel
+
+# Instructions of x86 and ARM that multiply in number formats below float32, as `torch.cpu.get_capabilities` names them.
+CPU_FORMATS = {
+    torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
+    torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,6 +69,23 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def slow_format(dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
+    """A sentence where the CPU makes up for a number format that it lacks, which takes longer than float32."""
+    if device.type != "cpu" or cpu_multiplies_in(dtype) is not False:
+        return ()
+    return (f"this CPU has no {str(dtype).removeprefix('torch.')} of its own: float32 is faster and exact",)
+
+
+def cpu_multiplies_in(dtype: torch.dtype) -> bool | None:
+    """Whether the CPU has instructions for a number format; None where this version of torch cannot tell."""
+    if dtype not in CPU_FORMATS:
+        return True
+    if not hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
+        return None
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in CPU_FORMATS[dtype])
+
+
 @dataclass(frozen=True)
 class Backbone:
     """The networks of one checkpoint on one device.
@@ -72,6 +98,8 @@ class Backbone:
         tokenizer: CLIPTokenizer, whose tokens are the prompt's words.
         scheduler_config: configuration of the noise schedule.
         notes: sentences for the user about choices that were made.
+        compiled: whether blocks of the UNet are compiled, and so round otherwise.
+        attention_kernel: as in `RuntimeConfig`; it rounds in its own way, too.
     """
 
     checkpoint: Checkpoint
@@ -81,6 +109,8 @@ class Backbone:
     tokenizer: Any
     scheduler_config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    compiled: bool = False
+    attention_kernel: str | None = None
 
     @classmethod
     def load(
@@ -93,7 +123,7 @@ class Backbone:
         Args:
             networks: which; a text names the model alone. Temporal layers that `fatezero tune` has put beside it are
                 loaded with it.
-            runtime: device and dtype.
+            runtime: device, dtype and whether blocks are compiled.
 
         Raises:
             UserError: if one is missing, not of that layout, does not fit the other, or lacks weights; see `vetting`.
@@ -101,15 +131,20 @@ class Backbone:
         found = find_checkpoint(ModelOptions(model=networks) if isinstance(networks, str) else networks)
         folder, adapter = found.folder, found.adapter
         device = choose_device(runtime.device)
-        variant = found.networks.weights_variant
-        pipe = load_pipeline(folder, choose_dtype(runtime.dtype, device), variant=variant, vae=found.vae)
+        dtype, variant = choose_dtype(runtime.dtype, device), found.networks.weights_variant
+        pipe = load_pipeline(folder, dtype, variant=variant, vae=found.vae)
         if (folder / TEMPORAL).is_dir():
             load_temporal(pipe.unet, folder / TEMPORAL)
         if adapter is not None:
             pipe.unet = with_motion(pipe.unet, adapter, str(found.networks.motion_adapter), variant)
         add_loras(pipe, found.additions.loras)
         add_embeddings(pipe, found.additions.embeddings)
-        return cls.of_pipeline(pipe, found, device).with_chosen_levels()
+        backbone = cls.of_pipeline(pipe, found, device).with_chosen_levels()
+        if runtime.compile:
+            compile_blocks(backbone.unet, backbone.name)
+        check_kernel(runtime.attention_kernel)
+        notes = (*backbone.notes, *slow_format(dtype, device))
+        return replace(backbone, compiled=runtime.compile, attention_kernel=runtime.attention_kernel, notes=notes)
 
     @classmethod
     def of_pipeline(cls, pipe: Any, checkpoint: Checkpoint, device: torch.device) -> Backbone:
@@ -120,6 +155,8 @@ class Backbone:
         """
         for part in filter(None, (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None))):
             part.requires_grad_(requires_grad=False).eval().to(device)
+            use_onednn(part)
+        pipe.unet.to(memory_format=torch.channels_last)  # faster, as the transformers between convolutions have it so
         backbone = cls(
             checkpoint=checkpoint,
             unet=pipe.unet,
@@ -171,6 +208,13 @@ class Backbone:
     def latent_dtype(self) -> torch.dtype:
         """Of latents between UNet calls: never below float32, or fifty DDIM moves would add up their rounding."""
         return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def rounding(self) -> str:
+        """What decides how the networks round, for people."""
+        kernel = kernel_in_use(self.attention_kernel)
+        attention = f", attention by {kernel}" if kernel != "native" else ""
+        return f"{self.dtype} on {self.device.type}{', compiled' if self.compiled else ''}{attention}"
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -264,9 +308,9 @@ class Backbone:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Frames of latents, one at a time: F,C,h,w to F,3,H,W in [0, 1] on the CPU."""
+        """Frames of latents, one at a time: F,C,h,w to F,3,H,W in [0, 1] on the networks' device."""
         scaled = self.latent_scale.to_autoencoder(latents).to(self.vae.dtype)
-        frames = [self.vae.decode(latent[None]).sample.to("cpu", self.latent_dtype) for latent in scaled]
+        frames = [self.vae.decode(latent[None]).sample.to(self.latent_dtype) for latent in scaled]
         return (self._finite(torch.cat(frames)) / 2 + 0.5).clamp(0, 1)
 
     def _finite(self, x: Tensor) -> Tensor:
@@ -299,6 +343,14 @@ class Backbone:
             (branches * F),C,h,w in the latents' dtype.
         """
         told = self.conditioning(texts, frames, (latents.shape[-2], latents.shape[-1]), guidance)
+        return self.predict_told(latents, timestep, told, frames)
+
+    @torch.no_grad()
+    def predict_told(self, latents: Tensor, timestep: int, told: Mapping[str, Any], frames: int) -> Tensor:
+        """As `predict`, for what `conditioning` has made of the prompts.
+
+        Where `Call.source_leaves`, the source's rows, which come first, are missing from the output.
+        """
         noisy = latents.to(self.dtype)
         if self.has_motion:
             noisy = noisy.unflatten(0, (-1, frames)).transpose(1, 2)  # branches,C,F,h,w
@@ -438,6 +490,6 @@ def to_unit_range(frames: Frames) -> Tensor:
 
 
 def to_bytes(frames: Tensor) -> Frames:
-    """Float F,3,H,W in [0, 1] as uint8 F,H,W,3, rounded to nearest."""
-    rounded: Frames = frames.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    """Float F,3,H,W in [0, 1] on any device as uint8 F,H,W,3, rounded to nearest."""
+    rounded: Frames = frames.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return rounded

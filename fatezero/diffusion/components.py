@@ -94,12 +94,16 @@ def load_schedule(folder: Path, layout: Layout) -> Any:
 
 
 def _autoencoder_dtype(folder: Path, class_name: str, layout: Layout, dtype: torch.dtype) -> torch.dtype:
-    """SDXL's own autoencoder overflows in float16, and its configuration says so; a mended one says that it does not.
+    """Float32 for an autoencoder that loses too much in the networks' dtype.
 
-    Stable Diffusion 1.x and 2.x have one that does not overflow, whatever the default of `force_upcast` says of it.
+    bfloat16 holds 8 bits of a number, no more than a pixel has. In float16 SDXL's own autoencoder overflows, and its
+    configuration says so; a mended one says that it does not. Stable Diffusion 1.x and 2.x have one that does not
+    overflow, whatever the default of `force_upcast` says of it.
     """
     overflows = read_object(folder / "config.json").get("force_upcast", class_name == "AutoencoderKL")
-    return torch.float32 if layout.family.two_encoders and overflows and dtype == torch.float16 else dtype
+    if dtype == torch.bfloat16 or (dtype == torch.float16 and layout.family.two_encoders and overflows):
+        return torch.float32
+    return dtype
 
 
 def _check_same_words(first: Any, second: Any, folder: Path) -> None:
