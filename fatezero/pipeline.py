@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fatezero.blending.mask import MaskAverage, word_attention
-from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
+from fatezero.config import GB, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
 from fatezero.diffusion.checkpoint import pixels_per_latent
 from fatezero.diffusion.ddim import Step, move, schedule
@@ -30,7 +30,7 @@ from fatezero.editing import EditStep, denoise, edit
 from fatezero.errors import UserError
 from fatezero.results import EditResult, Inversion, Target, as_words, with_weights
 from fatezero.source_attention.backends import SourceAttention
-from fatezero.source_attention.budget import GB, BackendChoice, choose_backend
+from fatezero.source_attention.budget import BackendChoice, choose_backend
 from fatezero.source_attention.needs import Needs
 from fatezero.system.terminal import quoted
 from fatezero.types import Frames
@@ -201,7 +201,7 @@ class FateZero:
                 trajectory = Trajectory(prompt, steps, kept["latents"], kept.get("cross_maps"), None)
             elif method.sdedit_strength is None:
                 attention = choice.open(needs, self.backbone.device) if choice else None
-                trajectory = self._invert(denoiser, clean, prompt, method.steps, mask_downsampling, attention, progress)
+                trajectory = self._invert(denoiser, clean, prompt, method, mask_downsampling, attention, progress)
         inversion = Inversion(
             source_frames=frames,
             prompt=prompt,
@@ -229,16 +229,25 @@ class FateZero:
         denoiser: Denoiser,
         clean: Tensor,
         prompt: str,
-        count: int,
+        method: MethodConfig,
         mask_downsampling: int | None,
         attention: SourceAttention | None,
         progress: Progress,
     ) -> Trajectory:
         def on_step(index: int) -> None:
-            progress("inversion", index + 1, count)
+            progress("inversion", index + 1, method.steps)
 
-        steps = schedule(self.backbone.scheduler_config, count)
-        return invert(denoiser, clean, prompt, steps, mask_downsampling, attention, on_step)
+        return invert(
+            denoiser,
+            clean,
+            prompt,
+            schedule(self.backbone.scheduler_config, method.steps),
+            mask_downsampling,
+            attention,
+            on_step,
+            solver_order=method.solver_order,
+            feature_reuse=method.feature_reuse,
+        )
 
     def _choose_backend(self, denoiser: Denoiser, clean: Tensor, needs: Needs) -> BackendChoice | None:
         """How the source's attention is kept; None where it is not needed. Tells the user."""
@@ -261,7 +270,7 @@ class FateZero:
         return {
             "version": INVERSION_VERSION,
             "checkpoint": self.backbone.checkpoint.digest,
-            "networks": f"{self.backbone.dtype} on {self.backbone.device.type}",
+            "networks": self.backbone.rounding,
             "frames": f"{frames.shape} {blake2b(np.ascontiguousarray(frames).data, digest_size=16).hexdigest()}",
             "prompt": prompt,
             "basis": str((*target.basis, *more)),
@@ -291,8 +300,9 @@ class FateZero:
         unmasked = target.mask_downsampling not in {None, inversion.mask_downsampling}
         if target.basis != inversion.basis or unmasked or (plan.needs and inversion.choice is None):
             raise UserError(
-                "This edit needs another inversion: invert with its own steps, key frames, norm scope, posterior (and "
-                "its seed), contexts of prompts, mask layers, SDEdit strength and fusion."
+                "This edit needs another inversion: invert with its own steps, solver order, feature reuse, key "
+                "frames, norm scope, posterior (and its seed), contexts of prompts, mask layers, SDEdit strength and "
+                "fusion."
             )
         if target.method.blending and not target.edited_words:
             self._report("nothing is blended: no edited words were given")
@@ -376,8 +386,9 @@ def _shared_mask_downsampling(targets: Sequence[Target]) -> int | None:
     layers = {target.mask_downsampling for target in targets if target.mask_downsampling is not None}
     if any(target.basis != targets[0].basis for target in targets) or len(layers) > 1:
         raise UserError(
-            "These edits cannot share an inversion: their steps, key frames, norm scope, posterior (or its seed), "
-            "contexts of prompts, mask layers or SDEdit strengths differ. Invert once for each."
+            "These edits cannot share an inversion: their steps, solver orders, feature reuse, key frames, norm "
+            "scope, posterior (or its seed), contexts of prompts, mask layers or SDEdit strengths differ. Invert once "
+            "for each."
         )
     return next(iter(layers), None)
 

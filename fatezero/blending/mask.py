@@ -70,7 +70,7 @@ class MaskAverage:
         """Count a step that blended by these masks, any of which lets a pixel change; none is no blending."""
         if masks:
             rows, columns = masks[0].attention.shape[-2:]
-            free_Fmn = torch.stack([mask.hard((rows, columns)) for mask in masks]).any(0).float().cpu()
+            free_Fmn = torch.stack([mask.hard((rows, columns)) for mask in masks]).any(0).float()
             self._sum_Fmn = free_Fmn if self._sum_Fmn is None else self._sum_Fmn + free_Fmn
             self._steps += 1
 
@@ -79,6 +79,6 @@ class MaskAverage:
         if self._sum_Fmn is None:
             return None
         # Enlarging the average equals averaging enlarged masks, for a fraction of the memory.
-        enlarged = interpolate(self._sum_Fmn[:, None] / self._steps, self._size, mode="nearest")
-        share: npt.NDArray[np.float32] = enlarged[:, 0].numpy()
+        mean_Fmn = self._sum_Fmn.cpu() / self._steps
+        share: npt.NDArray[np.float32] = interpolate(mean_Fmn[:, None], self._size, mode="nearest")[:, 0].numpy()
         return share

@@ -12,13 +12,11 @@ import torch
 
 from fatezero.attention.key_frames import Chunk
 from fatezero.attention.sites import Kind, Site
-from fatezero.config import RuntimeConfig
+from fatezero.config import GB, RuntimeConfig
 from fatezero.errors import UserError
 from fatezero.source_attention.backends import Backend, KeepMaps, KeepQueriesAndKeys, SourceAttention
 from fatezero.source_attention.needs import Needs
-from fatezero.source_attention.stores import DiskStore, MemoryStore, Store
-
-GB = 1e9
+from fatezero.source_attention.stores import DiskStore, MemoryStore, PinnedStore, Store
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,14 @@ class BackendChoice:
         if self.backend == "recompute":
             return None
         backend: Backend = KeepQueriesAndKeys() if self.backend == "qk" else KeepMaps()
-        store: Store = (
-            DiskStore()
-            if self.store == "disk"
-            else MemoryStore(device if self.store == "device" else torch.device("cpu"))
-        )
-        return SourceAttention(backend, store, needs)
+        return SourceAttention(backend, self._empty_store(device), needs)
+
+    def _empty_store(self, device: torch.device) -> Store:
+        if self.store == "disk":
+            return DiskStore()
+        if self.store == "device":
+            return MemoryStore(device)
+        return PinnedStore(device) if device.type == "cuda" else MemoryStore(torch.device("cpu"))
 
 
 def choose_backend(
