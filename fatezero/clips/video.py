@@ -111,10 +111,16 @@ def iter_frames(clip: str | Path | ClipSpec | CompanionSpec, chunk: int) -> Iter
     for frame in plan.decoded():
         frames.append(frame)
         if len(frames) == chunk:
-            yield np.stack(frames)
-            frames.clear()
+            yield _handed_over(frames)
     if frames:
-        yield np.stack(frames)
+        yield _handed_over(frames)
+
+
+def _handed_over(frames: list[Frame]) -> Frames:
+    """All frames of a list, which is empty then: whoever waits for the next ones holds none of these twice."""
+    stacked = np.stack(frames)
+    frames.clear()
+    return stacked
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from fatezero_eval.metrics.text import TextAlignment
 from fatezero_eval.networks.flow import Dis
 from fatezero_eval.networks.loading import Networks
 from fatezero_eval.scoring import suite, throughput
+from fatezero_eval.scoring.footage import WINDOW
 from fatezero_eval.scoring.one_pass import score
-from fatezero_eval.scoring.windows import WINDOW, ClipVersions, in_memory
+from fatezero_eval.scoring.windows import ClipVersions, in_memory
 
 
 def test_a_benchmark_measures_and_splits_time(tiny_clip):

@@ -20,7 +20,7 @@ from fatezero_eval.networks.flow import Dis
 from fatezero_eval.networks.given_flow import GivenFlow
 from fatezero_eval.networks.loading import Networks
 from fatezero_eval.options import PICTUREBOOK_CLIP, EvaluateRun, EvaluateVideos, ScoringOptions
-from fatezero_eval.scoring import checks, evaluation, rows, scorer, suite, windows
+from fatezero_eval.scoring import checks, evaluation, footage, rows, scorer, suite, windows
 from fatezero_eval.scoring.matching import match_videos
 from fatezero_eval.scoring.one_pass import score
 from fatezero_eval.scoring.set_distances import DISTANCES_OF_SETS
@@ -87,7 +87,7 @@ def test_window_size_changes_nothing(judge, make_frames, monkeypatch):
     source = make_frames(20, 3)
     clip = edited_clip(source, source[::-1].copy())
     wide = scores_of(clip, judge)
-    monkeypatch.setattr(windows, "WINDOW", 8)
+    monkeypatch.setattr(footage, "WINDOW", 8)
     assert scores_of(clip, judge) == wide
 
 

@@ -194,7 +194,7 @@ def test_lines_end_with_lines_alone(run_folder: Path) -> None:
 def test_what_changes_while_it_is_scored_is_a_failure(run_folder: Path, tmp_path: Path) -> None:
     scorer = load_scorer(ScoringOptions(metrics=METRICS))
     job = finished_jobs(run_folder, Truths(None, None, tmp_path)).jobs[0]
-    scorer((job, tmp_path / "another fingerprint.json"))
+    scorer([(job, tmp_path / "another fingerprint.json")])
     assert "changed while it was scored" in (tmp_path / "another fingerprint.failed").read_text(encoding="utf-8")
     assert not (tmp_path / "another fingerprint.json").exists()
 

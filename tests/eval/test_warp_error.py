@@ -90,11 +90,15 @@ def tensors(*arrays):
 
 
 def default_of_pairs(frames, forward, backward):
-    return warp_error.default_of_pairs(frames, forward, warp_error.valid_pixels(forward, backward))
+    return warp_error.default_of_pairs(
+        frames, warp_error.followed_of_pairs(frames, forward), warp_error.valid_pixels(forward, backward)
+    )
 
 
 def warp_ssim_of_pairs(frames, forward, backward):
-    return warp_error.warp_ssim_of_pairs(frames, forward, warp_error.valid_pixels(forward, backward))
+    return warp_error.warp_ssim_of_pairs(
+        frames, warp_error.followed_of_pairs(frames, forward), warp_error.valid_pixels(forward, backward)
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def aesthetic_of_frames(frames_FD: Tensor, weight_D: Tensor, bias: Tensor) -> Tensor:
@@ -25,8 +31,7 @@ def aesthetic_quality(frames_FD: Tensor, weight_D: Tensor, bias: Tensor) -> Tens
     return mean_defined(aesthetic_of_frames(frames_FD, weight_D, bias))
 
 
-class AestheticQuality(ClipMean):
-    """Mean over clips of `aesthetic_quality`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(aesthetic_quality)
+AESTHETIC_QUALITY = MetricFamily("AestheticQuality", aesthetic_quality, higher_is_better=True)
+AestheticQuality: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, AESTHETIC_QUALITY)

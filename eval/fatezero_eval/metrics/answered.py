@@ -6,10 +6,16 @@ one, or a grade from 1 to 5; NaN where a model's words were no answer to the que
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def success_of_repeats(scores_RQ: Tensor) -> Tensor:
@@ -67,22 +73,11 @@ def grade(scores_RQ: Tensor) -> Tensor:
     return mean_defined(grade_of_repeats(scores_RQ))
 
 
-class AnswerSuccess(ClipMean):
-    """Mean over clips of `success`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(success)
-
-
-class FiveAcc(ClipMean):
-    """Mean over clips of `five_acc`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(five_acc)
-
-
-class AnswerGrade(ClipMean):
-    """Mean over clips of `grade`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(grade)
+ANSWER_SUCCESS = MetricFamily("AnswerSuccess", success, higher_is_better=True)
+FIVE_ACC = MetricFamily("FiveAcc", five_acc, higher_is_better=True)
+ANSWER_GRADE = MetricFamily("AnswerGrade", grade, higher_is_better=True)
+AnswerSuccess: type[ClipMean]
+FiveAcc: type[ClipMean]
+AnswerGrade: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, ANSWER_SUCCESS, FIVE_ACC, ANSWER_GRADE)

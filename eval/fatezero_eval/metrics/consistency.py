@@ -5,10 +5,16 @@ Shapes: F frames, D embedding width. Embeddings are unit length. A clip of one f
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def adjacent(frames_FD: Tensor) -> Tensor:
@@ -46,22 +52,11 @@ def vbench(frames_FD: Tensor) -> Tensor:
     return mean_defined((previous + first) / 2)
 
 
-class FrameConsistency(ClipMean):
-    """Mean over clips of `adjacent`; given unprojected embeddings, of the mode `unprojected`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(adjacent)
-
-
-class AllPairsConsistency(ClipMean):
-    """Mean over clips of `all_pairs`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(all_pairs)
-
-
-class VBenchConsistency(ClipMean):
-    """Mean over clips of `vbench`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(vbench)
+FRAME_CONSISTENCY = MetricFamily("FrameConsistency", adjacent, higher_is_better=True)
+ALL_PAIRS_CONSISTENCY = MetricFamily("AllPairsConsistency", all_pairs, higher_is_better=True)
+VBENCH_CONSISTENCY = MetricFamily("VBenchConsistency", vbench, higher_is_better=True)
+FrameConsistency: type[ClipMean]
+AllPairsConsistency: type[ClipMean]
+VBenchConsistency: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, FRAME_CONSISTENCY, ALL_PAIRS_CONSISTENCY, VBENCH_CONSISTENCY)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, stacked
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import stacked
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def strides_of_pairs(flow_P2HW: Tensor) -> Tensor:
@@ -20,7 +26,7 @@ def strides_of_pairs(flow_P2HW: Tensor) -> Tensor:
     """
     _, _, height, width = flow_P2HW.shape
     longest, unit = int(height * width * 0.05), 6 * min(height, width) / 256
-    lengths = flow_P2HW.double().norm(dim=1).flatten(1)
+    lengths = torch.hypot(*flow_P2HW.double().unbind(1)).flatten(1)
     return stacked([length.topk(longest).values.mean() / unit for length in lengths])
 
 
@@ -40,8 +46,7 @@ def dynamic_degree(flow_P2HW: Tensor) -> Tensor:
     return moves(strides_of_pairs(flow_P2HW))
 
 
-class DynamicDegree(ClipMean):
-    """Share of clips in which something moves."""
-
-    higher_is_better = True
-    of_clip = staticmethod(dynamic_degree)
+DYNAMIC_DEGREE = MetricFamily("DynamicDegree", dynamic_degree, higher_is_better=True)
+DynamicDegree: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, DYNAMIC_DEGREE)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fatezero.types import Frames
-from fatezero_eval.metrics.clip_mean import stacked
+from fatezero_eval.metrics.means import stacked
 
 FOLLOWED = 5  # levels of grey by which a followed pixel of the source may differ
 ENOUGH = 0.70  # mean share of followed pixels below which FF-α says nothing

@@ -12,14 +12,20 @@ perfect: the `_pie` functions.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fatezero.errors import UserError
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 PSNR_CEILING = 100.0  # dB; frames that agree to the last bit would otherwise be infinite
 WINDOW_RADIUS = 5  # 11 taps with sigma 1.5, Wang et al. 2004
@@ -45,10 +51,17 @@ def with_border(mask_FHW: Tensor) -> Tensor:
     return bordered
 
 
+def masked_mean(maps_CHW: Tensor, mask_HW: Tensor) -> Tensor:
+    """Mean over masked pixels and channels, float64; NaN where the mask leaves nothing."""
+    inside = maps_CHW.double().sum(0).masked_fill(~mask_HW, 0)
+    mean: Tensor = inside.sum() / (len(maps_CHW) * mask_HW.sum())
+    return mean
+
+
 def mse(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
     """Mean squared difference over masked pixels and channels, F float64."""
     triples = zip(a_F3HW.double(), b_F3HW.double(), mask_FHW, strict=True)
-    return torch.stack([(a - b).square()[:, mask].mean() for a, b, mask in triples])
+    return torch.stack([masked_mean((a - b).square(), mask) for a, b, mask in triples])
 
 
 def psnr(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
@@ -65,7 +78,7 @@ def ssim(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
     values = []
     for a, b, mask in zip(a_F3HW.double(), b_F3HW.double(), mask_FHW, strict=True):
         scores = similarity_map(a, b)
-        values.append(_crop(scores).mean() if mask.all() else scores[:, mask].mean())
+        values.append(_crop(scores).mean() if mask.all() else masked_mean(scores, mask))
     return torch.stack(values)
 
 
@@ -135,21 +148,23 @@ def similarity_map(a_3HW: Tensor, b_3HW: Tensor) -> Tensor:
         _, height, width = a_3HW.shape
         raise UserError(f"SSIM's window needs frames of at least 11x11 pixels, and these are {width}x{height}.")
     a, b = a_3HW.double(), b_3HW.double()
-    means = _blur(torch.cat([a, b, a * a, b * b, a * b]))
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = means.chunk(5)
-    var_a = mean_aa - mean_a.square()
-    var_b = mean_bb - mean_b.square()
-    covariance = mean_ab - mean_a * mean_b
+    mean_a, mean_b, mean_ab = _blur(a), _blur(b), _blur(a * b)
+    mean_squares = _blur(torch.addcmul(a * a, b, b))  # of both together: only the sum of the variances is wanted
+    product, squares = mean_a * mean_b, torch.addcmul(mean_a * mean_a, mean_b, mean_b)
     c1, c2 = 0.01**2, 0.03**2
-    numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    similarity: Tensor = numerator / ((mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2))
+    covariance, variances = mean_ab.sub_(product), mean_squares.sub_(squares)
+    numerator = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))
+    similarity: Tensor = numerator.div_(squares.add_(c1).mul_(variances.add_(c2)))
     return similarity
 
 
 def window_inside(mask_HW: Tensor) -> Tensor:
     """True where every pixel of the SSIM window that lies in the frame is in the mask, H,W bool."""
-    outside = (~mask_HW).float()[None, None]
-    return F.max_pool2d(outside, 2 * WINDOW_RADIUS + 1, stride=1, padding=WINDOW_RADIUS)[0, 0] == 0
+    import cv2  # noqa: PLC0415
+
+    mask, side = mask_HW.cpu().numpy().astype(np.uint8), 2 * WINDOW_RADIUS + 1
+    inside = cv2.erode(mask, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(1,))
+    return torch.from_numpy(np.asarray(inside, bool)).to(mask_HW.device)
 
 
 def _weights() -> list[float]:
@@ -157,24 +172,13 @@ def _weights() -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _mirrored(size: int, device: torch.device) -> Tensor:
-    index = torch.arange(-WINDOW_RADIUS, size + WINDOW_RADIUS, device=device)
-    index = torch.where(index < 0, -index - 1, index)
-    return torch.where(index >= size, 2 * size - 1 - index, index)
-
-
 def _blur(maps_CHW: Tensor) -> Tensor:
-    """The Gaussian window over each map, as weighted sums of shifted maps: fast in float64, unlike conv2d."""
-    _, height, width = maps_CHW.shape
-    rows = maps_CHW[:, _mirrored(height, maps_CHW.device)]
-    blurred = torch.zeros_like(maps_CHW)
-    for shift, weight in enumerate(_weights()):
-        blurred.add_(rows[:, shift : shift + height], alpha=weight)
-    columns = blurred[:, :, _mirrored(width, maps_CHW.device)]
-    blurred = torch.zeros_like(maps_CHW)
-    for shift, weight in enumerate(_weights()):
-        blurred.add_(columns[:, :, shift : shift + width], alpha=weight)
-    return blurred
+    """The Gaussian window over each map, float64."""
+    import cv2  # noqa: PLC0415
+
+    taps, mirrored = np.array(_weights()), cv2.BORDER_REFLECT  # which repeats the edge
+    blurred = [cv2.sepFilter2D(plane, -1, taps, taps, borderType=mirrored) for plane in maps_CHW.cpu().numpy()]
+    return torch.from_numpy(np.stack(blurred)).to(maps_CHW.device)
 
 
 def _crop(map_3HW: Tensor) -> Tensor:
@@ -206,56 +210,25 @@ class PerceptualDistance(Protocol):
         ...
 
 
-class MSE(ClipMean):
-    """Mean over clips of the mean over frames of `mse`."""
+def _mean(of_frames: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The mean over a clip's defined frames."""
 
-    higher_is_better = False
+    @wraps(of_frames)
+    def of_clip(*clip: Tensor, **named: Any) -> Tensor:
+        return mean_defined(of_frames(*clip, **named))
 
-    @staticmethod
-    def of_clip(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
-        """MSE of one clip."""
-        return mean_defined(mse(a_F3HW, b_F3HW, mask_FHW))
-
-
-class PSNR(ClipMean):
-    """Mean over clips of the mean over frames of `psnr`."""
-
-    higher_is_better = True
-
-    @staticmethod
-    def of_clip(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
-        """PSNR of one clip."""
-        return mean_defined(psnr(a_F3HW, b_F3HW, mask_FHW))
+    return of_clip
 
 
-class SSIM(ClipMean):
-    """Mean over clips of the mean over frames of `ssim`."""
-
-    higher_is_better = True
-
-    @staticmethod
-    def of_clip(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor) -> Tensor:
-        """SSIM of one clip."""
-        return mean_defined(ssim(a_F3HW, b_F3HW, mask_FHW))
-
-
-class LPIPS(ClipMean):
-    """Mean over clips of the mean over frames of `lpips`."""
-
-    higher_is_better = False
-
-    @staticmethod
-    def of_clip(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, network: PerceptualDistance) -> Tensor:
-        """LPIPS of one clip."""
-        return mean_defined(lpips(a_F3HW, b_F3HW, mask_FHW, network))
-
-
-class MaskIoU(ClipMean):
-    """Mean over clips of the mean over frames of `mask_iou`."""
-
-    higher_is_better = True
-
-    @staticmethod
-    def of_clip(mask_FHW: Tensor, true_FHW: Tensor) -> Tensor:
-        """IoU of one clip."""
-        return mean_defined(mask_iou(mask_FHW, true_FHW))
+MSE_FAMILY = MetricFamily("MSE", _mean(mse), higher_is_better=False)
+PSNR_FAMILY = MetricFamily("PSNR", _mean(psnr), higher_is_better=True)
+SSIM_FAMILY = MetricFamily("SSIM", _mean(ssim), higher_is_better=True)
+LPIPS_FAMILY = MetricFamily("LPIPS", _mean(lpips), higher_is_better=False)
+MASK_IOU = MetricFamily("MaskIoU", _mean(mask_iou), higher_is_better=True)
+MSE: type[ClipMean]
+PSNR: type[ClipMean]
+SSIM: type[ClipMean]
+LPIPS: type[ClipMean]
+MaskIoU: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, MSE_FAMILY, PSNR_FAMILY, SSIM_FAMILY, LPIPS_FAMILY, MASK_IOU)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined, stacked
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined, stacked
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def flickering_of_pairs(frames_F3HW: Tensor) -> Tensor:
@@ -27,8 +32,7 @@ def temporal_flickering(frames_F3HW: Tensor) -> Tensor:
     return mean_defined(flickering_of_pairs(frames_F3HW))
 
 
-class TemporalFlickering(ClipMean):
-    """Mean over clips of `temporal_flickering`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(temporal_flickering)
+TEMPORAL_FLICKERING = MetricFamily("TemporalFlickering", temporal_flickering, higher_is_better=True)
+TemporalFlickering: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, TEMPORAL_FLICKERING)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined, stacked
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined, stacked
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def endpoint_error_of_pairs(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
@@ -17,7 +24,7 @@ def endpoint_error_of_pairs(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
     Source: V2VBench's motion alignment, which prints the negative.
     """
     pairs = zip(source_P2HW.double(), edited_P2HW.double(), strict=True)
-    values = [(source - edited).norm(dim=0).mean() for source, edited in pairs]
+    values = [torch.hypot(*(source - edited)).mean() for source, edited in pairs]
     return stacked(values)
 
 
@@ -26,8 +33,7 @@ def motion_fidelity(source_P2HW: Tensor, edited_P2HW: Tensor) -> Tensor:
     return mean_defined(endpoint_error_of_pairs(source_P2HW, edited_P2HW))
 
 
-class MotionFidelity(ClipMean):
-    """Mean over clips of `motion_fidelity`."""
-
-    higher_is_better = False
-    of_clip = staticmethod(motion_fidelity)
+MOTION_FIDELITY = MetricFamily("MotionFidelity", motion_fidelity, higher_is_better=False)
+MotionFidelity: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, MOTION_FIDELITY)

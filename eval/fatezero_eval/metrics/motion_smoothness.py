@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined, stacked
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined, stacked
 from fatezero_eval.metrics.warping import warp
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def smoothness_of_triple(frames_33HW: Tensor, forward_2HW: Tensor, backward_2HW: Tensor) -> Tensor:
@@ -42,8 +48,7 @@ def motion_smoothness(frames_F3HW: Tensor, forward_Q2HW: Tensor, backward_Q2HW: 
     return mean_defined(stacked([smoothness_of_triple(*part) for part in parts]))
 
 
-class MotionSmoothness(ClipMean):
-    """Mean over clips of `motion_smoothness`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(motion_smoothness)
+MOTION_SMOOTHNESS = MetricFamily("MotionSmoothness", motion_smoothness, higher_is_better=True)
+MotionSmoothness: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, MOTION_SMOOTHNESS)

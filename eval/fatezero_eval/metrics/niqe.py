@@ -8,13 +8,18 @@ from __future__ import annotations
 from functools import cache
 from itertools import product
 from math import gamma, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 Values = npt.NDArray[np.float64]
 
@@ -126,8 +131,7 @@ def _flatnesses() -> Values:
     return np.array([gamma(2 / shape) ** 2 / (gamma(1 / shape) * gamma(3 / shape)) for shape in SHAPES])
 
 
-class NIQE(ClipMean):
-    """Mean over clips of `niqe`."""
-
-    higher_is_better = False
-    of_clip = staticmethod(niqe)
+NIQE_FAMILY = MetricFamily("NIQE", niqe, higher_is_better=False)
+NIQE: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, NIQE_FAMILY)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined, stacked
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined, stacked
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def self_similarity(keys_ND: Tensor) -> Tensor:
@@ -34,8 +40,7 @@ def structure_distance(source_FND: Tensor, edited_FND: Tensor) -> Tensor:
     return mean_defined(structure_distance_of_frames(source_FND, edited_FND))
 
 
-class StructureDistance(ClipMean):
-    """Mean over clips of `structure_distance`."""
-
-    higher_is_better = False
-    of_clip = staticmethod(structure_distance)
+STRUCTURE_DISTANCE = MetricFamily("StructureDistance", structure_distance, higher_is_better=False)
+StructureDistance: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, STRUCTURE_DISTANCE)

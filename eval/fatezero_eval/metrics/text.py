@@ -6,9 +6,15 @@ a float64 scalar for one clip, NaN where the metric is undefined.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.means import mean_defined
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def text_alignment(edited_FD: Tensor, target_D: Tensor) -> Tensor:
@@ -75,29 +81,13 @@ def pick_score(edited_FD: Tensor, target_D: Tensor, logit_scale: Tensor) -> Tens
     return mean_defined(logit_scale.double().exp() * (edited_FD.double() @ target_D.double()))
 
 
-class TextAlignment(ClipMean):
-    """Mean over clips of `text_alignment`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(text_alignment)
-
-
-class FrameAccuracy(ClipMean):
-    """Mean over clips of `frame_accuracy`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(frame_accuracy)
-
-
-class DirectionalSimilarity(ClipMean):
-    """Mean over clips of `directional_similarity`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(directional_similarity)
-
-
-class PickScore(ClipMean):
-    """Mean over clips of `pick_score`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(pick_score)
+TEXT_ALIGNMENT = MetricFamily("TextAlignment", text_alignment, higher_is_better=True)
+FRAME_ACCURACY = MetricFamily("FrameAccuracy", frame_accuracy, higher_is_better=True)
+DIRECTIONAL_SIMILARITY = MetricFamily("DirectionalSimilarity", directional_similarity, higher_is_better=True)
+PICK_SCORE = MetricFamily("PickScore", pick_score, higher_is_better=True)
+TextAlignment: type[ClipMean]
+FrameAccuracy: type[ClipMean]
+DirectionalSimilarity: type[ClipMean]
+PickScore: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, TEXT_ALIGNMENT, FRAME_ACCURACY, DIRECTIONAL_SIMILARITY, PICK_SCORE)

@@ -5,10 +5,15 @@ Shapes: N and M points, F frames. Tracks are N,F,2 in pixels, x then y: where ea
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 STILL = 0.25  # pixels a frame: a shorter step is a tracker's trembling, whose direction says nothing
 
@@ -39,8 +44,7 @@ def _directions(tracks_NF2: Tensor) -> Tensor:
     return torch.cat([torch.where(rests, 0, steps / length), rests.double()], dim=-1)
 
 
-class TrackCorrelation(ClipMean):
-    """Mean over clips of `track_correlation`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(track_correlation)
+TRACK_CORRELATION = MetricFamily("TrackCorrelation", track_correlation, higher_is_better=True)
+TrackCorrelation: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, TRACK_CORRELATION)

@@ -7,22 +7,24 @@ lives on t + 1 and leads to t. Functions ending in `_of_pairs` return one float6
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import ClipMean, mean_defined, stacked
-from fatezero_eval.metrics.fidelity import similarity_map, window_inside
+from fatezero_eval.metrics.families import MetricFamily, classes_of
+from fatezero_eval.metrics.fidelity import masked_mean, similarity_map, window_inside
+from fatezero_eval.metrics.means import mean_defined, stacked
 from fatezero_eval.metrics.warping import in_bounds, inconsistent, occluded, warp
+
+if TYPE_CHECKING:
+    from fatezero_eval.metrics.clip_mean import ClipMean
 
 
 def _neighbours(frames_F3HW: Tensor, forward_P2HW: Tensor, other_P: Tensor) -> zip[tuple[Tensor, ...]]:
     """Pairs O_t, O_{t+1} with the flow between them and what else there is for each pair."""
     frames = frames_F3HW.double()
     return zip(frames[:-1], frames[1:], forward_P2HW.double(), other_P, strict=True)
-
-
-def _masked_mean(error_CHW: Tensor, valid_HW: Tensor) -> Tensor:
-    return error_CHW[:, valid_HW].mean()  # NaN where nothing is valid
 
 
 def valid_pixels(forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
@@ -32,7 +34,14 @@ def valid_pixels(forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     return torch.stack(valid) if valid else torch.ones_like(forward_P2HW[:, 0], dtype=torch.bool)
 
 
-def default_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, valid_PHW: Tensor) -> Tensor:
+def followed_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
+    """O_{t+1} seen through the flow from t, P,3,H,W float64."""
+    pairs = zip(frames_F3HW[1:].double(), forward_P2HW.double(), strict=True)
+    followed = [warp(there, forward) for there, forward in pairs]
+    return torch.stack(followed) if followed else frames_F3HW[1:].double()
+
+
+def default_of_pairs(frames_F3HW: Tensor, followed_P3HW: Tensor, valid_PHW: Tensor) -> Tensor:
     """Squared difference of O_t and the warped O_{t+1}, mean over valid pixels and channels; P float64.
 
     Lai et al. 2018 with one correction: pixels that the flow leads out of the frame are left out too. A pair
@@ -40,13 +49,11 @@ def default_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, valid_PHW: Tenso
 
     Args:
         frames_F3HW: the edited frames.
-        forward_P2HW: flow of the source.
+        followed_P3HW: see `followed_of_pairs`, by the flow of the source.
         valid_PHW: see `valid_pixels`.
     """
-    values = []
-    for here, there, forward, valid in _neighbours(frames_F3HW, forward_P2HW, valid_PHW):
-        values.append(_masked_mean((warp(there, forward) - here).square(), valid))
-    return stacked(values)
+    pairs = zip(frames_F3HW[:-1].double(), followed_P3HW, valid_PHW, strict=True)
+    return stacked([masked_mean((followed - here).square(), valid) for here, followed, valid in pairs])
 
 
 def lai2018_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
@@ -56,7 +63,7 @@ def lai2018_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: T
     """
     values = []
     for here, there, forward, backward in _neighbours(frames_F3HW, forward_P2HW, backward_P2HW):
-        error = _masked_mean((warp(there, forward) - here).square(), ~occluded(forward, backward))
+        error = masked_mean((warp(there, forward) - here).square(), ~occluded(forward, backward))
         values.append(torch.nan_to_num(error, nan=0.0))
     return stacked(values)
 
@@ -88,18 +95,18 @@ def wrong_way_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
     return stacked([(warp(a, flow, outside="zeros") - b).square().mean() for a, b, flow in pairs])
 
 
-def warp_ssim_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor, valid_PHW: Tensor) -> Tensor:
+def warp_ssim_of_pairs(frames_F3HW: Tensor, followed_P3HW: Tensor, valid_PHW: Tensor) -> Tensor:
     """SSIM of O_t and the warped O_{t+1}, mean of its map where the whole window is valid; P float64.
 
     Args:
         frames_F3HW: the edited frames.
-        forward_P2HW: flow of the source.
+        followed_P3HW: see `followed_of_pairs`, by the flow of the source.
         valid_PHW: see `valid_pixels`.
     """
-    values = []
-    for here, there, forward, valid in _neighbours(frames_F3HW, forward_P2HW, valid_PHW):
-        values.append(_masked_mean(similarity_map(here, warp(there, forward)), window_inside(valid)))
-    return stacked(values)
+    pairs = zip(frames_F3HW[:-1].double(), followed_P3HW, valid_PHW, strict=True)
+    return stacked(
+        [masked_mean(similarity_map(here, followed), window_inside(valid)) for here, followed, valid in pairs]
+    )
 
 
 def rave_of_pairs(frames_F3HW: Tensor, forward_P2HW: Tensor) -> Tensor:
@@ -133,23 +140,19 @@ def rave_of_frames(pairs_P: Tensor) -> Tensor:
 
 def warp_error(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """Mean over the defined pairs of `default_of_pairs`; NaN for one frame."""
-    return mean_defined(default_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW)))
+    followed, valid = followed_of_pairs(frames_F3HW, forward_P2HW), valid_pixels(forward_P2HW, backward_P2HW)
+    return mean_defined(default_of_pairs(frames_F3HW, followed, valid))
 
 
 def warp_ssim(frames_F3HW: Tensor, forward_P2HW: Tensor, backward_P2HW: Tensor) -> Tensor:
     """Mean over the defined pairs of `warp_ssim_of_pairs`; NaN for one frame."""
-    return mean_defined(warp_ssim_of_pairs(frames_F3HW, forward_P2HW, valid_pixels(forward_P2HW, backward_P2HW)))
+    followed, valid = followed_of_pairs(frames_F3HW, forward_P2HW), valid_pixels(forward_P2HW, backward_P2HW)
+    return mean_defined(warp_ssim_of_pairs(frames_F3HW, followed, valid))
 
 
-class WarpError(ClipMean):
-    """Mean over clips of `warp_error`."""
-
-    higher_is_better = False
-    of_clip = staticmethod(warp_error)
-
-
-class WarpSSIM(ClipMean):
-    """Mean over clips of `warp_ssim`."""
-
-    higher_is_better = True
-    of_clip = staticmethod(warp_ssim)
+WARP_ERROR = MetricFamily("WarpError", warp_error, higher_is_better=False)
+WARP_SSIM = MetricFamily("WarpSSIM", warp_ssim, higher_is_better=True)
+WarpError: type[ClipMean]
+WarpSSIM: type[ClipMean]
+if not TYPE_CHECKING:
+    __getattr__ = classes_of(__name__, WARP_ERROR, WARP_SSIM)

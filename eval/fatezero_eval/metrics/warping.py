@@ -84,6 +84,6 @@ def inconsistent(flow_2HW: Tensor, back_2HW: Tensor) -> Tensor:
     """
     flow, back = flow_2HW.double(), back_2HW.double()
     returned = warp(back, flow, outside="zeros")
-    allowed: Tensor = 0.01 * (flow.norm(dim=0) + back.norm(dim=0)) + 0.5
-    mismatch: Tensor = (flow + returned).norm(dim=0) > allowed
+    allowed: Tensor = 0.01 * (torch.hypot(*flow) + torch.hypot(*back)) + 0.5
+    mismatch: Tensor = torch.hypot(*(flow + returned)) > allowed
     return mismatch

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fatezero.system.publishing import replacing
 
-MAX_BYTES = 2**28  # of one entry: a window's embeddings, or the flow of a pair of frames
+MAX_BYTES = 2**30  # of one entry: a window's embeddings, or its flow; that of 17 frames of 3840x2160 pixels fits
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 

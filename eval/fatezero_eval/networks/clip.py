@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _HERE = "local-dir:"  # open_clip's prefix of a folder
+OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+TRANSFORMERS_WEIGHTS = "model.safetensors"
 FEW_WORDS = 4096  # a tokenizer of no more tokens belongs to a closed world, such as Picturebook
 
 
@@ -37,11 +40,14 @@ class ImageTextEncoder(Protocol):
 
     Attributes:
         id: names the model and its weights; part of every row and cache key.
-        logit_scale: the logarithm of the learnt scale of the logits.
     """
 
     id: str
-    logit_scale: float
+
+    @property
+    def logit_scale(self) -> float:
+        """The logarithm of the learnt scale of the logits."""
+        ...
 
     def images(self, frames: Frames) -> Arrays:
         """`projected` F,D and, where the tower has a projection, `pooled` F,E before it; unit float32."""
@@ -179,8 +185,8 @@ def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
         UserError: there is no such model here.
     """
     folder = Path(model)
-    if (folder / "open_clip_config.json").is_file():
-        return _load_open_clip(f"{_HERE}{folder}", None, identity_of(folder, "open_clip_model.safetensors"), device)
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return _load_open_clip(f"{_HERE}{folder}", None, _name_of(model), device)
     if (folder / "config.json").is_file():
         return load_transformers_clip(folder, device)
     if model.startswith("hf-hub:"):
@@ -194,6 +200,44 @@ def load_clip(model: str, device: str = "cpu") -> ImageTextEncoder:
         f"{model!r} is no CLIP known here: give a folder with open_clip_config.json or a transformers CLIP, "
         "an open_clip name and tag such as ViT-B-32/openai, or hf-hub:owner/name."
     )
+
+
+class NamedClip:
+    """A CLIP whose weights are known by their digest, and loaded when something is asked of it."""
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        self.id = _name_of(model)
+        self._model, self._device = model, device
+
+    @cached_property
+    def loaded(self) -> ImageTextEncoder:
+        """The model itself.
+
+        Raises:
+            UserError: it cannot be loaded; see `load_clip`.
+        """
+        return load_clip(self._model, self._device)
+
+    @property
+    def logit_scale(self) -> float:
+        """See `ImageTextEncoder.logit_scale`."""
+        return self.loaded.logit_scale
+
+    def images(self, frames: Frames) -> Arrays:
+        """See `ImageTextEncoder.images`."""
+        return self.loaded.images(frames)
+
+    def texts(self, prompts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """See `ImageTextEncoder.texts`."""
+        return self.loaded.texts(prompts)
+
+
+def _name_of(model: str) -> str:
+    """The name and weights of what `load_clip` gives for a model."""
+    folder = Path(model)
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return identity_of(folder, OPEN_CLIP_WEIGHTS)
+    return identity_of(folder, TRANSFORMERS_WEIGHTS) if (folder / "config.json").is_file() else model
 
 
 def _load_open_clip(model_name: str, tag: str | None, name: str, device: str) -> OpenClip:
@@ -238,7 +282,7 @@ def load_transformers_clip(folder: Path, device: str = "cpu") -> TransformersCli
             f"{folder} is of the type {quoted(kind)}, and of transformers' models CLIP alone is read: give a CLIP, or "
             "the model's open_clip name and tag, such as ViT-B-16-SigLIP/webli."
         )
-    identity = identity_of(folder, "model.safetensors")
+    identity = identity_of(folder, TRANSFORMERS_WEIGHTS)
     check_tokenizer(folder)
     model, processor = load_whole(folder, "CLIP", CLIPModel, CLIPProcessor)
     return TransformersClip(model, processor, identity, device)

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from fatezero_eval.networks.aesthetic_head import AestheticHead, load_aesthetic
 from fatezero_eval.networks.array_cache import ArrayCache
-from fatezero_eval.networks.clip import ImageTextEncoder, load_clip, load_transformers_clip
+from fatezero_eval.networks.clip import ImageTextEncoder, NamedClip, load_transformers_clip
 from fatezero_eval.networks.dino import Dino, load_dino
 from fatezero_eval.networks.flow import EDITBOARD_FLOW, FlowEstimator, load_flow
 from fatezero_eval.networks.lpips import Lpips, load_lpips
@@ -65,11 +65,13 @@ class Networks:
 def load_networks(options: ScoringOptions, wanted: Collection[Role]) -> Networks:
     """Load the networks of these roles; flow, which costs nothing by default, is always there.
 
+    The judge is only named, as what it said of clips is kept; see `NamedClip`.
+
     Raises:
         UserError: a network cannot be loaded.
     """
     device = options.device
-    judge = load_clip(options.judge, device) if "clip" in wanted else None
+    judge = NamedClip(options.judge, device) if "clip" in wanted else None
     return Networks(
         flow=load_flow(options.flow, options.raft, device),
         clip=judge,

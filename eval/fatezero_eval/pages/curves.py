@@ -12,9 +12,10 @@ from fatezero_eval.networks.flow import Dis
 from fatezero_eval.networks.given_flow import GivenFlow
 from fatezero_eval.networks.loading import Networks
 from fatezero_eval.scoring.companions import flow_between
+from fatezero_eval.scoring.footage import Video
 from fatezero_eval.scoring.scoring_jobs import ScoringJob
 from fatezero_eval.scoring.suite import choose
-from fatezero_eval.scoring.windows import ClipVersions, Video, in_memory, windows_of
+from fatezero_eval.scoring.windows import ClipVersions, ClipWalk, in_memory
 
 # What needs no network; `warp_error` only where the motion is known and need not be estimated.
 METRICS = ("psnr/truth", "psnr/outside", "temporal_flickering", "warp_error")
@@ -43,7 +44,7 @@ class EditCurves:
             if stated.issuperset(metric.needs) and (metric.network is None or clip.true_flow is not None)
         ]
         values: dict[str, Curve] = {metric.id: [] for metric in metrics}
-        for window in windows_of(clip, Networks(flow=Dis())):
+        for window in ClipWalk(clip, Networks(flow=Dis())):
             for metric in metrics:
                 assert metric.of_window is not None
                 values[metric.id] += [_short(value) for value in metric.of_window(window).tolist()]

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fatezero.errors import UserError
 from fatezero_eval.metrics.answered import (
-    AnswerGrade,
-    AnswerSuccess,
-    FiveAcc,
+    ANSWER_GRADE,
+    ANSWER_SUCCESS,
+    FIVE_ACC,
     five_of_repeats,
     grade_of_repeats,
     intersection_of_repeats,
@@ -33,9 +33,9 @@ ASKED_ONCE = "fewer than two clear answers to the same question; ask more often 
 _BOTH: tuple[Need, ...] = ("source_prompt", "target_prompt")
 
 _asked = partial(Metric, undefined=UNCLEAR)
-_right = partial(_asked, unit="share of right answers", family=AnswerSuccess, of_answers=success_of_repeats)
-_five = partial(_asked, unit="share of right answers", family=FiveAcc, asks=questions.STATED)
-_graded = partial(_asked, unit="grade from 1 to 5", family=AnswerGrade, of_answers=grade_of_repeats)
+_right = partial(_asked, unit="share of right answers", family=ANSWER_SUCCESS, of_answers=success_of_repeats)
+_five = partial(_asked, unit="share of right answers", family=FIVE_ACC, asks=questions.STATED)
+_graded = partial(_asked, unit="grade from 1 to 5", family=ANSWER_GRADE, of_answers=grade_of_repeats)
 
 _VALUES = (
     _right(name="vlm_yes_no", asks=questions.YES_NO, needs=_BOTH),

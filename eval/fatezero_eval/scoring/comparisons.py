@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from fatezero_eval.metrics import fidelity
-from fatezero_eval.metrics.clip_mean import ClipMean
+from fatezero_eval.metrics.families import MetricFamily
 from fatezero_eval.networks.loading import Role
 from fatezero_eval.scoring.metric import NEVER, Metric
 from fatezero_eval.scoring.windows import Window
@@ -36,7 +36,7 @@ def _compare(window: Window, function: Comparison, place: Place, network: Role |
 
 def _fidelity(
     place: Place,
-    family: type[ClipMean],
+    family: MetricFamily,
     unit: str,
     function: Comparison,
     *,
@@ -44,7 +44,7 @@ def _fidelity(
     mode: str = "",
 ) -> Metric:
     return Metric(
-        name=f"{family.__name__.lower()}/{place}{mode}",
+        name=f"{family.name.lower()}/{place}{mode}",
         version=2 if mode == _PIE else 1,
         unit=unit,
         family=family,
@@ -60,21 +60,21 @@ _EVERYWHERE: tuple[Place, ...] = (*_MASKED, "truth")
 _SQUARED = "squared difference"
 
 FIDELITY_METRICS = (
-    *(_fidelity(place, fidelity.PSNR, "dB", fidelity.psnr) for place in _EVERYWHERE),
-    *(_fidelity(place, fidelity.SSIM, "SSIM", fidelity.ssim) for place in _EVERYWHERE),
-    *(_fidelity(place, fidelity.MSE, _SQUARED, fidelity.mse) for place in _EVERYWHERE),
-    *(_fidelity(place, fidelity.LPIPS, "LPIPS", fidelity.lpips, network="lpips") for place in _EVERYWHERE),
-    *(_fidelity(place, fidelity.PSNR, "dB", fidelity.psnr_pie, mode=_PIE) for place in _MASKED),
-    *(_fidelity(place, fidelity.SSIM, "SSIM", fidelity.ssim_pie, mode=_PIE) for place in _MASKED),
-    *(_fidelity(place, fidelity.MSE, _SQUARED, fidelity.mse_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, fidelity.PSNR_FAMILY, "dB", fidelity.psnr) for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.SSIM_FAMILY, "SSIM", fidelity.ssim) for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.MSE_FAMILY, _SQUARED, fidelity.mse) for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.LPIPS_FAMILY, "LPIPS", fidelity.lpips, network="lpips") for place in _EVERYWHERE),
+    *(_fidelity(place, fidelity.PSNR_FAMILY, "dB", fidelity.psnr_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, fidelity.SSIM_FAMILY, "SSIM", fidelity.ssim_pie, mode=_PIE) for place in _MASKED),
+    *(_fidelity(place, fidelity.MSE_FAMILY, _SQUARED, fidelity.mse_pie, mode=_PIE) for place in _MASKED),
     *(
-        _fidelity(place, fidelity.LPIPS, "LPIPS", fidelity.lpips_pie, network="lpips_squeeze", mode=_PIE)
+        _fidelity(place, fidelity.LPIPS_FAMILY, "LPIPS", fidelity.lpips_pie, network="lpips_squeeze", mode=_PIE)
         for place in _MASKED
     ),
     Metric(
         name="mask_iou",
         unit="IoU",
-        family=fidelity.MaskIoU,
+        family=fidelity.MASK_IOU,
         needs=("mask", "own_mask"),
         undefined="both masks are empty in every frame",
         of_window=lambda c: fidelity.mask_iou(c.mask("own_mask"), c.mask("mask")),

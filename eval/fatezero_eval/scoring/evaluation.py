@@ -26,7 +26,7 @@ from fatezero_eval.scoring.provenance import Provenance, edit_digest, versions, 
 from fatezero_eval.scoring.refusals import refusals
 from fatezero_eval.scoring.rows import BASELINES, Row, write_rows
 from fatezero_eval.scoring.run_manifests import named_manifest
-from fatezero_eval.scoring.scorer import Scorer, Work, load_scorer
+from fatezero_eval.scoring.scorer import Scorer, Work, load_scorer, named_scorer
 from fatezero_eval.scoring.scoring_jobs import (
     Render,
     ScoringJob,
@@ -36,6 +36,8 @@ from fatezero_eval.scoring.scoring_jobs import (
 )
 from fatezero_eval.scoring.set_distances import SetDistance, SetDistances, set_distances, write_set_distances
 from fatezero_eval.vlm.answer_log import AnswerCosts
+
+SIDE_BY_SIDE = 16  # jobs that share one reading of their clip; an evaluation that is killed loses no more of them
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluati
         UserError: no finished edit can be read, or a metric, model or manifest is not usable.
     """
     manifest = named_manifest(options.run, options.manifest, options.root) if options.manifest else None
-    scorer = load_scorer(options)
+    scorer = named_scorer(options)
     out = options.out or inside(options.run, options.run / EVALUATION)
     _tidy(out)
     found = finished_jobs(options.run, Truths(manifest, render, out / TRUTH))
@@ -100,7 +102,7 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
         UserError: nothing can be scored, or a metric, model or manifest is not usable.
     """
     manifest = read_manifest(options.manifest, options.root).of_categories(options.categories)
-    scorer = load_scorer(options)
+    scorer = named_scorer(options)
     _tidy(options.out)
     report = match_videos(manifest, options.videos, resize=options.resize, trim=options.trim)
     requests = {request.id: request for request in manifest.requests}
@@ -139,7 +141,7 @@ def evaluate_jobs(
         options: how; `out` holds the cache unless they name one.
         out: where everything goes.
         manifest: the benchmark, for the provenance.
-        scorer: what `load_scorer` made of the options.
+        scorer: what `named_scorer` made of the options.
     """
     network = load_video_network(options.video_network, options.device) if options.video_network else None
     everything = [*jobs, *baselines(jobs)]
@@ -147,12 +149,16 @@ def evaluate_jobs(
     scorer = scorer.with_cache(options.cache)
     works = [(job, out / ITEMS / f"{fingerprint(job, scorer.setting)}.json") for job in everything]
     metrics = [metric.id for metric in scorer.metrics]
-    missing = [(job, file) for job, file in works if not _is_final(kept_rows(file, job, metrics))]
-    _score_missing(missing, scorer, options)
+    kept_before = {file: kept_rows(file, job, metrics) for job, file in works}
+    missing = [(job, file) for job, file in works if not _is_final(kept_before[file])]
+    if missing:
+        scorer.load()
+        _score_missing(missing, scorer, options)
+    kept_now = kept_before | {file: kept_rows(file, job, metrics) for job, file in missing}
     rows: list[Row] = []
     failures: dict[str, str] = {}
     for job, file in works:
-        kept = kept_rows(file, job, metrics)
+        kept = kept_now[file]
         if kept is not None:
             rows += kept
             failures |= refusals(kept, file)
@@ -197,10 +203,20 @@ def _provenance(
 
 
 def _score_missing(missing: Sequence[Work], scorer: Scorer, options: ScoringOptions) -> None:
-    if options.processes > 1 and len(missing) > 1:
+    groups = _by_clip(missing, min(SIDE_BY_SIDE, max(1, len(missing) // options.processes)))
+    if options.processes > 1 and len(groups) > 1:
         from fatezero_eval.scoring.processes import share  # noqa: PLC0415  (imports Lightning)
 
-        share(missing, partial(load_scorer, options), options.processes, options.device)
+        share(groups, partial(load_scorer, options), options.processes, options.device)
         return
-    for work in missing:
-        scorer(work)
+    for group in groups:
+        scorer(group)
+
+
+def _by_clip(works: Sequence[Work], most: int) -> list[list[Work]]:
+    """Jobs of the same clip together, at most so many of them."""
+    clips: dict[ClipSpec, list[Work]] = {}
+    for work in works:
+        job, _ = work
+        clips.setdefault(job.request.clip if job.request.has_source else job.edited, []).append(work)
+    return [found[start : start + most] for found in clips.values() for start in range(0, len(found), most)]

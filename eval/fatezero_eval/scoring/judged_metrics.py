@@ -33,7 +33,7 @@ def _directional(clip: Embeddings) -> Tensor:
 def _aesthetic(window: Window) -> Tensor:
     head = window.networks.aesthetic
     assert head is not None
-    frames = window.embeddings(head.judge, whole_frames(window, "edited"))["projected"]
+    frames = window.embeddings(head.judge, "edited", whole_frames(window, "edited"))["projected"]
     head.check(frames.shape[1])
     return aesthetic.aesthetic_of_frames(frames, head.weight, head.bias)
 
@@ -54,14 +54,14 @@ CLIP_METRICS = (
         name="text_alignment",
         needs=("target_prompt",),
         unit="100 cos",
-        family=text.TextAlignment,
+        family=text.TEXT_ALIGNMENT,
         of_clip=lambda c: text.text_alignment(c.edited, c.target_prompt),
     ),
     _judged(
         name="text_alignment/tgve",
         needs=("target_prompt",),
         unit="logit",
-        family=text.TextAlignment,
+        family=text.TEXT_ALIGNMENT,
         shown=squashed,
         of_clip=_logit,
     ),
@@ -69,7 +69,7 @@ CLIP_METRICS = (
         name="text_alignment/inside/pie_compat",
         needs=("mask", "target_prompt"),
         unit="100 cos",
-        family=text.TextAlignment,
+        family=text.TEXT_ALIGNMENT,
         shown=inside_mask,
         of_clip=lambda c: text.inside_alignment(c.edited, c.target_prompt),
     ),
@@ -77,14 +77,14 @@ CLIP_METRICS = (
         name="frame_accuracy",
         needs=("source_prompt", "target_prompt"),
         unit="share of frames",
-        family=text.FrameAccuracy,
+        family=text.FRAME_ACCURACY,
         of_clip=lambda c: text.frame_accuracy(c.edited, c.source_prompt, c.target_prompt),
     ),
     _judged(
         name="frame_accuracy/fatezero",
         needs=("source_prompt", "target_prompt"),
         unit="share of frames",
-        family=text.FrameAccuracy,
+        family=text.FRAME_ACCURACY,
         shown=bottom_squares,
         of_clip=lambda c: text.frame_accuracy(c.edited, c.source_prompt, c.target_prompt),
     ),
@@ -92,7 +92,7 @@ CLIP_METRICS = (
         name="directional_similarity",
         needs=("source", "source_prompt", "target_prompt"),
         unit="cos",
-        family=text.DirectionalSimilarity,
+        family=text.DIRECTIONAL_SIMILARITY,
         undefined="the frames or the prompts did not change",
         of_clip=_directional,
     ),
@@ -100,7 +100,7 @@ CLIP_METRICS = (
         name="pick_score",
         needs=("target_prompt",),
         unit="logit",
-        family=text.PickScore,
+        family=text.PICK_SCORE,
         network="pick",
         of_clip=_logit,
     ),
@@ -108,7 +108,7 @@ CLIP_METRICS = (
         name="pick_score/tgve",
         needs=("target_prompt",),
         unit="logit",
-        family=text.PickScore,
+        family=text.PICK_SCORE,
         network="pick",
         shown=squashed,
         of_clip=_logit,
@@ -117,21 +117,21 @@ CLIP_METRICS = (
         name="video_text_alignment",
         needs=("target_prompt",),
         unit="100 cos",
-        family=text.TextAlignment,
+        family=text.TEXT_ALIGNMENT,
         network="video_text",
         of_clip=_of_video,
     ),
     Metric(
         name="aesthetic_quality",
         unit="rating / 10",
-        family=aesthetic.AestheticQuality,
+        family=aesthetic.AESTHETIC_QUALITY,
         network="aesthetic",
         of_window=_aesthetic,
     ),
     Metric(
         name="niqe",
         unit="distance",
-        family=niqe.NIQE,
+        family=niqe.NIQE_FAMILY,
         network="niqe",
         undefined="no frame has two textured blocks of 96 x 96 pixels",
         of_window=_niqe,
@@ -139,14 +139,14 @@ CLIP_METRICS = (
     _judged(
         name="frame_consistency",
         unit="cos",
-        family=consistency.FrameConsistency,
+        family=consistency.FRAME_CONSISTENCY,
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.adjacent(c.edited),
     ),
     _judged(
         name="frame_consistency/fatezero",
         unit="cos",
-        family=consistency.FrameConsistency,
+        family=consistency.FRAME_CONSISTENCY,
         undefined=ONE_FRAME,
         shown=bottom_squares,
         of_clip=lambda c: consistency.adjacent(c.edited),
@@ -154,14 +154,14 @@ CLIP_METRICS = (
     _judged(
         name="frame_consistency/all_pairs",
         unit="cos",
-        family=consistency.AllPairsConsistency,
+        family=consistency.ALL_PAIRS_CONSISTENCY,
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.all_pairs(c.edited),
     ),
     _judged(
         name="frame_consistency/tgve",
         unit="cos",
-        family=consistency.AllPairsConsistency,
+        family=consistency.ALL_PAIRS_CONSISTENCY,
         undefined=ONE_FRAME,
         shown=squashed,
         of_clip=lambda c: consistency.all_pairs(c.edited),
@@ -169,29 +169,31 @@ CLIP_METRICS = (
     _judged(
         name="frame_consistency/vbench",
         unit="cos",
-        family=consistency.VBenchConsistency,
+        family=consistency.VBENCH_CONSISTENCY,
         undefined=ONE_FRAME,
         of_clip=lambda c: consistency.vbench(c.edited),
     ),
     _judged(
         name="frame_consistency/unprojected",
         unit="cos",
-        family=consistency.FrameConsistency,
+        family=consistency.FRAME_CONSISTENCY,
         undefined="the clip has one frame, or the judge's vision tower has no projection",
         of_clip=_unprojected,
     ),
 )
 
 SUBJECT_METRICS = (
-    _recognised(name="subject_consistency", family=consistency.VBenchConsistency, of_clip=consistency.vbench),
-    _recognised(name="subject_consistency/adjacent", family=consistency.FrameConsistency, of_clip=consistency.adjacent),
+    _recognised(name="subject_consistency", family=consistency.VBENCH_CONSISTENCY, of_clip=consistency.vbench),
+    _recognised(
+        name="subject_consistency/adjacent", family=consistency.FRAME_CONSISTENCY, of_clip=consistency.adjacent
+    ),
 )
 
 
 def _structure(window: Window) -> Tensor:
     dino = window.networks.dino
     assert dino is not None
-    keys = [dino.keys(window.frames[version][window.overlap :]) for version in ("source", "edited")]
+    keys = [dino.keys(window.fresh_frames(version)) for version in ("source", "edited")]
     return structure.structure_distance_of_frames(*keys)
 
 
@@ -200,7 +202,7 @@ STRUCTURE_METRICS = (
         name="structure_distance",
         needs=("source",),
         unit="squared cos",
-        family=structure.StructureDistance,
+        family=structure.STRUCTURE_DISTANCE,
         network="dino",
         display=1000,
         of_window=_structure,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fatezero.types import Frames
-from fatezero_eval.metrics.clip_mean import ClipMean
+from fatezero_eval.metrics.families import MetricFamily
 from fatezero_eval.networks.loading import Role
 from fatezero_eval.scoring.judged_pictures import whole_frames
 from fatezero_eval.scoring.windows import ClipVersions, Window
@@ -74,8 +74,7 @@ class Metric:
         name: family, or family/mode.
         version: raised with every change of meaning.
         unit: unit of the stored value.
-        family: its torchmetrics class or that of its default mode, which says which way is better; None where
-            neither is.
+        family: what its default mode computes, which says which way is better; None where neither is.
         network: what it looks through; None for the frames alone.
         shown: what an encoder is shown of the frames.
         needs: what not every benchmark states.
@@ -91,7 +90,7 @@ class Metric:
     name: str
     version: int = 1
     unit: str
-    family: type[ClipMean] | None
+    family: MetricFamily | None
     network: Seen | None = None
     shown: Shown = whole_frames
     needs: tuple[Need, ...] = ()
@@ -109,8 +108,15 @@ class Metric:
         return f"{self.name}@{self.version}"
 
     @property
+    def sees(self) -> set[str]:
+        """The versions of a clip that its values of a window can depend on."""
+        beside = {"motion": "source", "mask": "target_mask"}
+        named = {*self.needs, str(self.network)}
+        return {"edited", *self.needs, *(beside[name] for name in named & beside.keys())}
+
+    @property
     def higher_is_better(self) -> bool | None:
-        """Which way is better, as the metric's class says; None where neither is."""
+        """Which way is better, as the metric's family says; None where neither is."""
         return None if self.family is None else self.family.higher_is_better
 
     @property

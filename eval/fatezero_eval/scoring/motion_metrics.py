@@ -25,7 +25,7 @@ _followed = partial(Metric, network="motion", needs=("source",))
 
 
 def _editboard_flows(window: Window, *versions: str) -> list[Tensor]:
-    return [window.flows(window.networks.editboard_flow, window.frames[version]) for version in versions]
+    return [window.flow(version, window.networks.editboard_flow) for version in versions]
 
 
 def _ff_alpha(window: Window) -> Tensor:
@@ -38,15 +38,15 @@ MOTION_METRICS = (
     _followed(
         name="warp_error",
         unit="squared difference",
-        family=warp_error.WarpError,
+        family=warp_error.WARP_ERROR,
         display=1000,
         undefined=NO_PIXELS,
-        of_window=lambda c: warp_error.default_of_pairs(c.every("edited"), c.motion[0], c.valid),
+        of_window=lambda c: warp_error.default_of_pairs(c.every("edited"), c.followed, c.valid),
     ),
     _followed(
         name="warp_error/lai2018",
         unit="squared difference",
-        family=warp_error.WarpError,
+        family=warp_error.WARP_ERROR,
         display=1000,
         undefined=ONE_FRAME,
         of_window=lambda c: warp_error.lai2018_of_pairs(c.every("edited"), *c.motion),
@@ -54,7 +54,7 @@ MOTION_METRICS = (
     _followed(
         name="warp_error/rerender_pixel_mse",
         unit="squared difference",
-        family=warp_error.WarpError,
+        family=warp_error.WARP_ERROR,
         display=1000,
         undefined=ONE_FRAME,
         of_window=lambda c: warp_error.rerender_of_pairs(c.every("edited"), *c.motion),
@@ -62,14 +62,14 @@ MOTION_METRICS = (
     _followed(
         name="warp_error/evalcrafter",
         unit="squared difference, summed over channels",
-        family=warp_error.WarpError,
+        family=warp_error.WARP_ERROR,
         undefined=ONE_FRAME,
         of_window=lambda c: warp_error.evalcrafter_of_pairs(c.every("edited"), *c.motion),
     ),
     _followed(
         name="warp_error/rave_warpssim",
         unit="squared difference",
-        family=warp_error.WarpError,
+        family=warp_error.WARP_ERROR,
         display=1000,
         undefined=ONE_FRAME,
         of_window=lambda c: warp_error.wrong_way_of_pairs(c.every("edited"), c.motion[0]),
@@ -77,15 +77,15 @@ MOTION_METRICS = (
     _followed(
         name="warp_ssim",
         unit="SSIM",
-        family=warp_error.WarpSSIM,
+        family=warp_error.WARP_SSIM,
         undefined=NO_PIXELS,
-        of_window=lambda c: warp_error.warp_ssim_of_pairs(c.every("edited"), c.motion[0], c.valid),
+        of_window=lambda c: warp_error.warp_ssim_of_pairs(c.every("edited"), c.followed, c.valid),
     ),
     _followed(
         name="warp_ssim/rave",
         version=2,
         unit="SSIM",
-        family=warp_error.WarpSSIM,
+        family=warp_error.WARP_SSIM,
         undefined=ONE_FRAME,
         of_window=lambda c: warp_error.rave_of_pairs(c.every("edited"), c.motion[0]),
         settled=warp_error.rave_of_frames,
@@ -94,7 +94,7 @@ MOTION_METRICS = (
         name="warp_error/ff_alpha",
         needs=("source",),
         unit="levels of 255",
-        family=warp_error.WarpError,
+        family=warp_error.WARP_ERROR,
         network="editboard_flow",
         undefined="less than 70 % of the source can be followed, or the clip has one frame",
         of_window=_ff_alpha,
@@ -110,7 +110,7 @@ MOTION_METRICS = (
     Metric(
         name="temporal_flickering",
         unit="1 - mean difference",
-        family=flickering.TemporalFlickering,
+        family=flickering.TEMPORAL_FLICKERING,
         undefined=ONE_FRAME,
         of_window=lambda c: flickering.flickering_of_pairs(c.every("edited")),
     ),
@@ -118,7 +118,7 @@ MOTION_METRICS = (
         name="motion_fidelity",
         needs=("source",),
         unit="pixels",
-        family=motion_fidelity.MotionFidelity,
+        family=motion_fidelity.MOTION_FIDELITY,
         network="flow",
         undefined=ONE_FRAME,
         of_window=lambda c: motion_fidelity.endpoint_error_of_pairs(c.forward("source"), c.forward("edited")),
@@ -127,7 +127,7 @@ MOTION_METRICS = (
         name="motion_fidelity/ff_beta",
         needs=("source",),
         unit="1 - cos",
-        family=motion_fidelity.MotionFidelity,
+        family=motion_fidelity.MOTION_FIDELITY,
         network="editboard_flow",
         undefined=ONE_FRAME,
         of_window=lambda c: editboard.ff_beta_of_pairs(*_editboard_flows(c, "source", "edited")),
@@ -136,7 +136,7 @@ MOTION_METRICS = (
         name="track_correlation",
         needs=("source",),
         unit="cos",
-        family=track_correlation.TrackCorrelation,
+        family=track_correlation.TRACK_CORRELATION,
         network="tracker",
         undefined="the clip has one frame, or no point of it or of its source can be followed to the end",
         of_clip=lambda c: track_correlation.track_correlation(c.edited, c.source),
@@ -144,7 +144,7 @@ MOTION_METRICS = (
     Metric(
         name="dynamic_degree",
         unit="share of clips",
-        family=dynamic_degree.DynamicDegree,
+        family=dynamic_degree.DYNAMIC_DEGREE,
         network="flow",
         undefined=FEW_FRAMES,
         of_window=lambda c: dynamic_degree.strides_of_pairs(c.forward("edited")),
@@ -153,7 +153,7 @@ MOTION_METRICS = (
     Metric(
         name="motion_smoothness/flow",
         unit="1 - mean difference",
-        family=motion_smoothness.MotionSmoothness,
+        family=motion_smoothness.MOTION_SMOOTHNESS,
         network="flow",
         undefined=FEW_FRAMES,
         of_clip=lambda values: values,

@@ -1,9 +1,9 @@
-"""From one clip to its scores: one pass over the frames, everything shared computed once."""
+"""From edits of one clip to their scores: one pass over the frames, everything shared computed once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fatezero.errors import UserError, attempt
+from fatezero.errors import UserError, attempt, unwrap
 from fatezero.system.terminal import printable
-from fatezero_eval.metrics.clip_mean import mean_defined
+from fatezero_eval.metrics.means import mean_defined
 from fatezero_eval.networks.loading import Networks
 from fatezero_eval.scoring.asking import ask
 from fatezero_eval.scoring.metric import NEVER, Metric
 from fatezero_eval.scoring.views import ViewKey, view_key, views_of
-from fatezero_eval.scoring.windows import NO_SOURCE, ClipVersions, Window, windows_of
+from fatezero_eval.scoring.windows import NO_SOURCE, ClipVersions, Window, windows_side_by_side
 from fatezero_eval.vlm.interview import Answer, Interviewer
 
 T = TypeVar("T")
@@ -74,13 +74,82 @@ def score(
     Raises:
         UserError: the source or the edited frames cannot be read, or they differ in size or length.
     """
-    values, frames = _values(clip, [metric for metric in metrics if metric.asks is None], networks)
-    return [
-        _score(metric, values[metric.id], frames, _model_id(metric, networks, clip))
-        if metric.asks is None
-        else _asked_score(metric, clip, frames, interviewer)
-        for metric in metrics
-    ]
+    return unwrap(next(scores_of([clip], metrics, networks, interviewer)))
+
+
+def scores_of(
+    clips: Sequence[ClipVersions],
+    metrics: Sequence[Metric],
+    networks: Networks,
+    interviewer: Interviewer | None = None,
+) -> Iterator[list[ClipScore] | UserError]:
+    """Score edits of one clip side by side: what they have in common is read, and computed, once.
+
+    Args:
+        clips: each edit with all its versions; a video that is the same object in several is shared.
+        metrics: what is scored.
+        networks: what they look through.
+        interviewer: puts the questions of metrics that ask.
+
+    Yields:
+        What `score` returns for each edit by itself, to the bit, or why there is nothing; in the order given.
+    """
+    passes: dict[int, _Pass] = {}
+    failures: dict[int, UserError] = {}
+    for place, window in windows_side_by_side(clips, networks):
+        if isinstance(window, UserError):
+            failures[place] = window
+            continue
+        if place not in passes:  # what is not as stated shows when it is read
+            passes[place] = _Pass(replace(clips[place], problems=window.problems), metrics, networks)
+        passes[place].add(window)
+    for place in range(len(clips)):
+        yield failures[place] if place in failures else attempt(partial(passes[place].scores, interviewer))
+
+
+class _Pass:
+    """One edit's way through the metrics, window by window."""
+
+    def __init__(self, clip: ClipVersions, metrics: Sequence[Metric], networks: Networks) -> None:
+        self._clip, self._all, self._networks = clip, metrics, networks
+        self._metrics = [metric for metric in metrics if metric.asks is None]
+        self._refused = {metric.id: why for metric in self._metrics if (why := _lacking(metric, clip)) is not None}
+        self._views = views_of((metric for metric in self._metrics if metric.id not in self._refused), clip, networks)
+        self._unseen: dict[ViewKey, UserError] = {}  # views whose network failed
+        # plain numbers: thousands of small tensors would pin the memory freed around them
+        self._numbers: dict[str, list[Any]] = {}
+        self._frames, self._marked = 0, False
+
+    def add(self, window: Window) -> None:
+        """Look at the next window."""
+        self._frames += len(window.fresh_frames("edited"))
+        self._marked = self._marked or ("mask" in window.footage and bool(window.mask("mask").any()))
+        for name, view in self._views.items():
+            if name not in self._unseen:
+                _keep(name, attempt(partial(view.add, window)), self._unseen)
+        for metric in self._metrics:
+            if metric.of_window is not None and metric.id not in self._refused:
+                found = _keep(metric.id, attempt(partial(_numbers, metric, window)), self._refused)
+                self._numbers.setdefault(metric.id, []).extend(found or [])
+
+    def scores(self, interviewer: Interviewer | None) -> list[ClipScore]:
+        """Every metric's score of the clip, which was seen to its end."""
+        values = self._values()
+        return [
+            _score(metric, values[metric.id], self._frames, _model_id(metric, self._networks, self._clip))
+            if metric.asks is None
+            else _asked_score(metric, self._clip, self._frames, interviewer)
+            for metric in self._all
+        ]
+
+    def _values(self) -> dict[str, Tensor | UserError]:
+        """By metric id the values that a score averages, or why there are none."""
+        wholes = {name: view.whole() for name, view in self._views.items() if name not in self._unseen}
+        refused = dict(self._refused)
+        if not self._marked:
+            empty = UserError(EMPTY_MASK)
+            refused |= {m.id: empty for m in self._metrics if "mask" in m.needs and m.id not in refused}
+        return {m.id: refused.get(m.id) or _of_metric(m, self._numbers, wholes, self._unseen) for m in self._metrics}
 
 
 def _asked_score(metric: Metric, clip: ClipVersions, frames: int, interviewer: Interviewer | None) -> ClipScore:
@@ -90,34 +159,16 @@ def _asked_score(metric: Metric, clip: ClipVersions, frames: int, interviewer: I
     return replace(_score(metric, values, frames, interviewer.id if interviewer else ""), answers=answers)
 
 
-def _values(
-    clip: ClipVersions, metrics: Sequence[Metric], networks: Networks
-) -> tuple[dict[str, Tensor | UserError], int]:
-    """By metric id the values that a score averages, or why there are none; and the number of frames."""
-    refused = {metric.id: why for metric in metrics if (why := _lacking(metric, clip)) is not None}
-    views = views_of((metric for metric in metrics if metric.id not in refused), clip, networks)
-    unseen: dict[ViewKey, UserError] = {}  # views whose network failed
-    # plain numbers: thousands of small tensors would pin the memory freed around them
-    numbers: dict[str, list[Any]] = {}
-    frames, marked = 0, False
-    for window in windows_of(clip, networks):
-        frames += len(window.frames["edited"]) - window.overlap
-        marked = marked or ("mask" in window.frames and bool(window.mask("mask").any()))
-        for name, view in views.items():
-            if name not in unseen:
-                _keep(name, attempt(partial(view.add, window)), unseen)
-        for metric in metrics:
-            if metric.of_window is not None and metric.id not in refused:
-                found = _keep(metric.id, attempt(partial(_numbers, metric.of_window, window)), refused)
-                numbers.setdefault(metric.id, []).extend(found or [])
-    wholes = {name: view.whole() for name, view in views.items() if name not in unseen}
-    if not marked:
-        refused |= {m.id: UserError(EMPTY_MASK) for m in metrics if "mask" in m.needs and m.id not in refused}
-    return {m.id: refused.get(m.id) or _of_metric(m, numbers, wholes, unseen) for m in metrics}, frames
+def _numbers(metric: Metric, window: Window) -> list[Any]:
+    """A metric's values of a window; once for all edits that show it the same footage.
 
-
-def _numbers(of_window: Callable[[Window], Tensor], window: Window) -> list[Any]:
-    found: list[Any] = of_window(window).tolist()
+    An unedited clip is shown so: beside each of the clip's edits, under two pairs of prompts.
+    """
+    of_window = metric.of_window
+    assert of_window is not None
+    shown = tuple(footage.number for name, footage in window.footage.items() if name in metric.sees)
+    key = (metric.id, shown, id(window.true_flow), *window.problems)
+    found: list[Any] = window.footage["edited"].once(key, lambda: of_window(window).tolist())
     return found
 
 

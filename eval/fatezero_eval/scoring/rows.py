@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def write_rows(folder: Path, rows: Sequence[Row]) -> tuple[Path, Path]:
     lines = folder / ROWS
     parquet, csv = lines.with_suffix(".parquet"), lines.with_suffix(".csv")
     replace_text(lines, "".join(f"{to_json(row)}\n" for row in rows))
-    table = pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Row)])
+    table = pd.DataFrame([vars(row) for row in rows], columns=[field.name for field in fields(Row)])
     table["value"] = table["value"].astype("float64")
     with replacing(parquet) as partial:
         table.to_parquet(partial, index=False)
@@ -107,7 +107,7 @@ def lines_of(text: str) -> list[str]:
 
 def to_json(row: Row) -> str:
     """The row as one line of JSON; floats keep every bit."""
-    return json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
+    return json.dumps(vars(row), ensure_ascii=False, allow_nan=False)
 
 
 def from_json(line: str) -> Row:

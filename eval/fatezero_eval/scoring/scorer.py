@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from fatezero.clips.video import iter_frames, probe
-from fatezero.errors import UserError, attempt
+from fatezero.errors import UserError
 from fatezero_eval.networks.array_cache import ArrayCache
+from fatezero_eval.networks.clip import NamedClip
 from fatezero_eval.networks.loading import Networks, load_networks
 from fatezero_eval.options import ScoringOptions
 from fatezero_eval.scoring.checks import answerer_roles, roles_of, selected
 from fatezero_eval.scoring.clip_names import unit_name
-from fatezero_eval.scoring.companions import flow_between
 from fatezero_eval.scoring.kept_rows import fingerprint, keep_failure, keep_rows
 from fatezero_eval.scoring.metric import Metric
-from fatezero_eval.scoring.one_pass import ClipScore, score
+from fatezero_eval.scoring.one_pass import ClipScore, scores_of
+from fatezero_eval.scoring.opened_clips import opened
 from fatezero_eval.scoring.rows import Row
 from fatezero_eval.scoring.scoring_jobs import ScoringJob
-from fatezero_eval.scoring.windows import ClipVersions
 from fatezero_eval.vlm.answer_log import to_lines
 from fatezero_eval.vlm.answerers import load_interviewer
 from fatezero_eval.vlm.interview import Interviewer
@@ -64,23 +63,34 @@ class Scorer:
         networks = replace(self.networks, cache=ArrayCache(folder))
         return replace(self, networks=networks, interviewer=self.interviewer and self.interviewer.with_cache(folder))
 
-    def __call__(self, work: Work) -> None:
-        """Score one job and keep its rows; a job that cannot be scored, whyever, leaves the reason instead."""
-        job, file = work
-        scores = attempt(partial(self._scores, job, file.stem))
+    def load(self) -> None:
+        """Load the judge, where it is only named.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        if isinstance(self.networks.clip, NamedClip):
+            _ = self.networks.clip.loaded
+
+    def __call__(self, works: Sequence[Work]) -> None:
+        """Score jobs of one clip side by side and keep their rows.
+
+        A job that cannot be scored, whyever, leaves the reason instead.
+        """
+        clips = opened([job for job, _ in works], self.edit_mask)
+        found = scores_of(clips, self.metrics, self.networks, self.interviewer)
+        for (job, file), scores in zip(works, found, strict=True):
+            self._keep(job, file, scores)
+
+    def _keep(self, job: ScoringJob, file: Path, scores: list[ClipScore] | UserError) -> None:
         if isinstance(scores, UserError):
             keep_failure(file, scores)
+        elif fingerprint(job, self.setting) != file.stem:
+            keep_failure(file, UserError("its files changed while it was scored; run fatezero evaluate again."))
         else:
             answers = to_lines(answer for found in scores for answer in found.answers)
             traces = {found.reason: found.trace for found in scores if found.trace}
             keep_rows(file, [_row(job, found) for found in scores], traces, answers)
-
-    def _scores(self, job: ScoringJob, known: str) -> list[ClipScore]:
-        """The scores of a job, whose fingerprint is known."""
-        scores = score(_open(job, self.edit_mask), self.metrics, self.networks, self.interviewer)
-        if fingerprint(job, self.setting) != known:
-            raise UserError("its files changed while it was scored; run fatezero evaluate again.")
-        return scores
 
 
 def load_scorer(options: ScoringOptions) -> Scorer:
@@ -88,6 +98,17 @@ def load_scorer(options: ScoringOptions) -> Scorer:
 
     Raises:
         UserError: a metric or network is not usable.
+    """
+    scorer = named_scorer(options)
+    scorer.load()
+    return scorer
+
+
+def named_scorer(options: ScoringOptions) -> Scorer:
+    """As `load_scorer`, but with a judge that is loaded by `Scorer.load`: kept rows are found without it.
+
+    Raises:
+        UserError: a metric is not usable, or another network than the judge.
     """
     torch.set_num_threads(options.threads)
     metrics = selected(options)
@@ -106,28 +127,5 @@ def _row(job: ScoringJob, found: ClipScore) -> Row:
         variant=job.variant,
         seed=request.seed,
         notes=job.notes,
-        **{name: value for name, value in asdict(found).items() if name not in ("trace", "answers")},
-    )
-
-
-def _open(job: ScoringJob, edit_mask: str) -> ClipVersions:
-    mask = job.mask if edit_mask == "given" else job.own_mask
-    target = job.target_mask if edit_mask == "given" else None
-    specs = {"mask": mask, "target_mask": target, "own_mask": job.own_mask, "true_edit": job.true_edit}
-    outcomes = {name: attempt(partial(probe, spec)) for name, spec in specs.items() if spec}
-    flow = attempt(partial(flow_between, job.true_flow, job.request.clip)) if job.true_flow else None
-    problems = {name: str(found) for name, found in outcomes.items() if isinstance(found, UserError)}
-    if isinstance(flow, UserError):
-        problems["true_flow"] = str(flow)
-    return ClipVersions(
-        edited=partial(iter_frames, job.edited),
-        source=partial(iter_frames, job.request.clip) if job.request.has_source else None,
-        source_prompt=job.request.source_prompt,
-        target_prompt=job.request.target_prompt,
-        edited_words=job.request.edited_words,
-        target_words=job.request.target_words,
-        questions=job.questions,
-        true_flow=None if isinstance(flow, UserError) else flow,
-        problems=problems,
-        **{name: partial(iter_frames, spec) for name, spec in specs.items() if spec and name not in problems},
+        **{name: value for name, value in vars(found).items() if name not in ("trace", "answers")},
     )

@@ -21,7 +21,8 @@ from fatezero.types import Frames
 from fatezero_eval.networks.array_cache import Arrays
 from fatezero_eval.networks.clip import ImageTextEncoder
 from fatezero_eval.options import ScoringOptions
-from fatezero_eval.scoring.windows import ClipVersions, Video
+from fatezero_eval.scoring.footage import Video
+from fatezero_eval.scoring.windows import ClipVersions
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def measure(workload: Workload) -> Measurement:
     """Score one synthetic clip with the default suite."""
     from dataclasses import replace  # noqa: PLC0415
 
+    from fatezero_eval.networks.clip import NamedClip  # noqa: PLC0415
     from fatezero_eval.networks.loading import load_networks  # noqa: PLC0415
     from fatezero_eval.scoring.checks import roles_of, selected  # noqa: PLC0415
     from fatezero_eval.scoring.one_pass import score  # noqa: PLC0415
@@ -96,8 +98,8 @@ def measure(workload: Workload) -> Measurement:
     scoring = ScoringOptions(judge=workload.judge)
     metrics = selected(scoring)
     networks = load_networks(scoring, roles_of(metrics))
-    assert networks.clip is not None
-    timed = _Timed(networks.clip)
+    assert isinstance(networks.clip, NamedClip)
+    timed = _Timed(networks.clip.loaded)
     clip = ClipVersions(
         edited=moving(workload.frames, workload.size, 20),
         source=moving(workload.frames, workload.size, 0),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fatezero_eval.metrics.clip_mean import stacked
+from fatezero_eval.metrics.means import stacked
 from fatezero_eval.metrics.motion_smoothness import smoothness_of_triple
 from fatezero_eval.networks.array_cache import ArrayCache, digest
 from fatezero_eval.networks.clip import ImageTextEncoder
@@ -50,11 +50,11 @@ class _Encoded:
     _parts: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, window: Window) -> None:
-        edited = window.embeddings(self.encoder, self.shown(window, "edited"))
+        edited = window.embeddings(self.encoder, "edited", self.shown(window, "edited"))
         self._keep("edited", edited["projected"])
         self._keep("pooled", edited.get("pooled"))
-        if self.shown is whole_frames and "source" in window.frames:
-            self._keep("source", window.embeddings(self.encoder, self.shown(window, "source"))["projected"])
+        if self.shown is whole_frames and "source" in window.footage:
+            self._keep("source", window.embeddings(self.encoder, "source", self.shown(window, "source"))["projected"])
 
     def _keep(self, name: str, part: Tensor | None) -> None:
         if part is not None:
@@ -84,7 +84,7 @@ class _Subjects:
     _parts: list[Tensor] = field(default_factory=list)
 
     def add(self, window: Window) -> None:
-        self._parts.append(window.subjects(self.dino, whole_frames(window, "edited")))
+        self._parts.append(window.subjects(self.dino))
 
     def whole(self) -> Tensor:
         return torch.cat(self._parts)
@@ -98,7 +98,7 @@ class _Tracked:
 
     def add(self, window: Window) -> None:
         for version, clip in self._clips.items():
-            clip.add(window.frames[version])
+            clip.add(window.frames(version))
 
     def whole(self) -> Tracks:
         return Tracks(**{version: torch.from_numpy(tracked.tracks) for version, tracked in self._clips.items()})

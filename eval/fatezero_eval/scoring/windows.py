@@ -1,4 +1,4 @@
-"""One clip in all its versions, streamed window by window in constant memory.
+"""Edits of one clip in all their versions, streamed side by side, window by window, in constant memory.
 
 Shapes: F frames of a window, P = F − 1 pairs, H rows, W columns. A window after the first begins with the last
 frame of the one before it, so that no pair of neighbours is missed.
@@ -6,9 +6,9 @@ frame of the one before it, so that no pair of neighbours is missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,20 +17,18 @@ from torch import Tensor
 
 from fatezero.errors import UserError, attempt
 from fatezero.types import Frames
-from fatezero_eval.metrics.warp_error import valid_pixels
+from fatezero_eval.metrics.warp_error import followed_of_pairs, valid_pixels
 from fatezero_eval.networks.array_cache import Arrays, digest
-from fatezero_eval.networks.batching import BATCH
 from fatezero_eval.networks.clip import ImageTextEncoder
 from fatezero_eval.networks.dino import Dino
 from fatezero_eval.networks.flow import FlowEstimator
 from fatezero_eval.networks.given_flow import GivenFlow
 from fatezero_eval.networks.loading import Networks
+from fatezero_eval.scoring.footage import WINDOW, Footage, Reel, Video, reels_of
+from fatezero_eval.scoring.versions import check_alike, like_the_others
 from fatezero_eval.vlm.questions import StatedQuestions
 
 NO_SOURCE = "no source clip is stated for this edit"
-Video = Callable[[int], Iterator[Frames]]  # given a size, yields that many frames at a time; fewer at the end
-
-WINDOW = 2 * BATCH  # a multiple of BATCH, so that a frame's place in its batch follows from its index alone
 
 
 def in_memory(frames: Frames) -> Video:
@@ -106,171 +104,195 @@ class Window:
     """Some frames of a clip in all its versions, with what metrics share about them, computed once.
 
     Attributes:
-        frames: uint8 F,H,W,3 by version, the overlapping frame included.
-        start: index in the clip of the first frame.
-        overlap: 0 for the first window, 1 after.
+        footage: the frames by version.
         networks: what computes flows and embeddings.
         true_flow: the known motion of the whole clip.
         problems: by version, why its frames are not there.
     """
 
-    frames: Mapping[str, Frames]
-    start: int
-    overlap: int
+    footage: Mapping[str, Footage]
     networks: Networks
     true_flow: GivenFlow | None
     problems: Mapping[str, str]
-    _tensors: dict[str, Tensor] = field(default_factory=dict)
-    _embeddings: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def overlap(self) -> int:
+        """0 for the first window, 1 after."""
+        return self.footage["edited"].overlap
 
     def every(self, version: str) -> Tensor:
         """All frames of the window, float64 F,3,H,W in [0, 1]. Raises UserError where they cannot be read."""
-        if version not in self._tensors:
-            frames = torch.from_numpy(self._read(version))
-            self._tensors[version] = frames.permute(0, 3, 1, 2).double() / 255
-        return self._tensors[version]
+        return self._read(version).tensor
 
     def fresh(self, version: str) -> Tensor:
         """The frames that no window before had, float64 f,3,H,W in [0, 1]."""
         return self.every(version)[self.overlap :]
 
+    def frames(self, version: str) -> Frames:
+        """All frames of the window, uint8 F,H,W,3. Raises UserError where they cannot be read."""
+        return self._read(version).frames
+
     def fresh_frames(self, version: str) -> Frames:
         """The frames that no window before had, uint8 f,H,W,3. Raises UserError where they cannot be read."""
-        return self._read(version)[self.overlap :]
+        return self._read(version).fresh
 
     @property
     def edited_mask(self) -> str:
         """The version that masks the edited frames: the target's mask, or the source's where none is stated."""
-        stated = {*self.frames, *self.problems}
+        stated = {*self.footage, *self.problems}
         return "target_mask" if "target_mask" in stated else "mask"
 
     def mask(self, version: str) -> Tensor:
         """A mask of the fresh frames, bool f,H,W: True where the picture is brighter than half."""
         return torch.from_numpy(self.fresh_frames(version)[..., 0] > 127)
 
-    def _read(self, version: str) -> Frames:
+    def _read(self, version: str) -> Footage:
         if version in self.problems:
             raise UserError(self.problems[version])
-        return self.frames[version]
+        return self.footage[version]
 
-    @cached_property
+    @property
     def motion(self) -> tuple[Tensor, Tensor]:
         """Forward and backward flow of the source, P,2,H,W each: the known ones, or estimates."""
-        if self.true_flow is None:
-            backward = self.flows(self.networks.flow, self.frames["source"][::-1]).flip(0)
-            return self.forward("source"), backward
-        known, count = self.true_flow, len(self.frames["source"])
-        known.check(self.start + count, self.frames["source"].shape[1:3])
-        pairs = slice(self.start, self.start + count - 1)
+        known, source = self.true_flow, self.footage["source"]
+        if known is None:
+            return self.forward("source"), source.once("backward", self._backward)
+        end = source.start + len(source.frames)
+        known.check(end, source.frames.shape[1:3])
+        pairs = slice(source.start, end - 1)
         return torch.from_numpy(known.forward[pairs]), torch.from_numpy(known.backward[pairs])
 
-    @cached_property
+    def _backward(self) -> Tensor:
+        return self.flows(self.networks.flow, self.frames("source")[::-1]).flip(0)
+
+    @property
     def valid(self) -> Tensor:
         """Pixels of the source whose motion can be followed, P,H,W bool.
 
         See `warp_error.valid_pixels`; where it is known what is hidden, that is left out as well.
         """
-        valid = valid_pixels(*self.motion)
+        return self.footage["source"].once(("valid", id(self.true_flow)), self._valid)
+
+    def _valid(self) -> Tensor:
+        valid, start = valid_pixels(*self.motion), self.footage["source"].start
         if self.true_flow is None or self.true_flow.visible is None:
             return valid
-        return valid & torch.from_numpy(self.true_flow.visible[self.start : self.start + len(valid)])
+        return valid & torch.from_numpy(self.true_flow.visible[start : start + len(valid)])
+
+    @property
+    def followed(self) -> Tensor:
+        """Each next edited frame seen through the source's motion, P,3,H,W float64 (see `followed_of_pairs`)."""
+        key = ("followed", self.footage["source"].number, id(self.true_flow))
+        return self.footage["edited"].once(key, lambda: followed_of_pairs(self.every("edited"), self.motion[0]))
 
     def forward(self, version: str) -> Tensor:
         """Estimated flow from each frame to the next, P,2,H,W."""
-        key = f"{version} flow"
-        if key not in self._tensors:
-            self._tensors[key] = self.flows(self.networks.flow, self.frames[version])
-        return self._tensors[key]
+        return self.flow(version, self.networks.flow)
+
+    def flow(self, version: str, estimate: FlowEstimator) -> Tensor:
+        """Flow from each frame of a version to the next, P,2,H,W."""
+        footage = self.footage[version]
+        return footage.once(("flow", estimate.id), lambda: self.flows(estimate, footage.frames))
 
     def flows(self, estimate: FlowEstimator, frames: Frames) -> Tensor:
         """Flow from each of any frames F,H,W,3 to the next, P,2,H,W."""
-        flows = []
-        for before, after in pairwise(frames):
-            key = digest("flow", estimate.id, before, after)
-            flows.append(self.networks.cache.get(key, partial(_named_flow, estimate, before, after))["flow"])
-        if not flows:
+        if len(frames) < 2:
             return torch.empty(0, 2, *frames.shape[1:3])
-        return torch.from_numpy(np.stack(flows))
+        key = digest("flows", estimate.id, frames)
+        return torch.from_numpy(self.networks.cache.get(key, partial(_named_flows, estimate, frames))["flows"])
 
-    def embeddings(self, encoder: ImageTextEncoder, frames: Frames) -> Mapping[str, Tensor]:
-        """A CLIP's embeddings of fresh frames, or of what is shown of them, f,D each (see `ImageTextEncoder`)."""
-        return self._looked(digest("images", encoder.id, frames), lambda: encoder.images(frames))
+    def embeddings(self, encoder: ImageTextEncoder, version: str, shown: Frames) -> Mapping[str, Tensor]:
+        """A CLIP's embeddings of what is shown of a version's fresh frames, f,D each (see `ImageTextEncoder`)."""
+        key = digest("images", encoder.id, shown)
+        found = self.footage[version].once(key, lambda: self.networks.cache.get(key, lambda: encoder.images(shown)))
+        return {name: torch.from_numpy(array) for name, array in found.items()}
 
-    def subjects(self, dino: Dino, frames: Frames) -> Tensor:
-        """DINO's class tokens of fresh frames, f,D (see `Dino.subjects`)."""
+    def subjects(self, dino: Dino) -> Tensor:
+        """DINO's class tokens of the fresh edited frames, f,D (see `Dino.subjects`)."""
+        frames = self.fresh_frames("edited")
         key = digest("subjects", dino.id, frames)
-        return self._looked(key, lambda: {"subjects": dino.subjects(frames).numpy()})["subjects"]
 
-    def _looked(self, key: str, look: Callable[[], Arrays]) -> Mapping[str, Tensor]:
-        if key not in self._embeddings:
-            arrays = self.networks.cache.get(key, look)
-            self._embeddings[key] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return self._embeddings[key]
+        def look() -> Arrays:
+            return self.networks.cache.get(key, lambda: {"subjects": dino.subjects(frames).numpy()})
+
+        return torch.from_numpy(self.footage["edited"].once(key, look)["subjects"])
 
 
-def _named_flow(estimate: FlowEstimator, before: Frames, after: Frames) -> Arrays:
-    return {"flow": estimate(before, after)}
+def _named_flows(estimate: FlowEstimator, frames: Frames) -> Arrays:
+    return {"flows": np.stack([estimate(before, after) for before, after in pairwise(frames)])}
 
 
-def windows_of(clip: ClipVersions, networks: Networks) -> Iterator[Window]:
-    """Walk through all versions of a clip side by side; one that cannot be read to its end is a window's problem.
+class ClipWalk(Iterator[Window]):
+    """Goes through all versions of a clip side by side; one that cannot be read to its end is a window's problem.
 
-    Raises:
-        UserError: the source or the edited frames cannot be read, or differ in size or number.
+    It holds no window: whoever is done with one, frees it.
     """
-    streams = {name: video(WINDOW) for name, video in clip.videos().items()}
-    problems = dict(clip.problems)
-    last: dict[str, Frames] = {}
-    start = 0
-    while True:
-        parts = _next(streams, start, problems)
-        if not parts:
-            break
-        overlap = len(last) and 1
-        frames = {name: np.concatenate([last[name], new]) if last else new for name, new in parts.items()}
-        yield Window(frames, start - overlap, overlap, networks, clip.true_flow, dict(problems))
-        last = {name: np.array(new[-1:]) for name, new in parts.items()}
-        start += len(parts["edited"])
-    if not start:
-        raise UserError("the clip has no frames.")
+
+    def __init__(self, clip: ClipVersions, networks: Networks, reels: Mapping[Video, Reel] | None = None) -> None:
+        """Begin.
+
+        Args:
+            clip: the versions.
+            networks: what looks at them.
+            reels: of its videos, where other walks share them; by default its own.
+        """
+        videos = clip.videos()
+        shared = reels_of(videos.values()) if reels is None else reels
+        self._streams = {name: shared[video] for name, video in videos.items()}
+        self._clip, self._networks = clip, networks
+        self._problems = dict(clip.problems)
+        self._number = self._start = 0
+
+    def __next__(self) -> Window:
+        """The next window.
+
+        Raises:
+            UserError: the source or the edited frames cannot be read, or differ in size or number.
+        """
+        footage = _next(self._streams, self._number, self._start, self._problems)
+        if not footage and not self._number:
+            raise UserError("the clip has no frames.")
+        if not footage:
+            raise StopIteration
+        self._number += 1
+        self._start += len(footage["edited"].fresh)
+        return Window(footage, self._networks, self._clip.true_flow, dict(self._problems))
 
 
-def _next(streams: dict[str, Iterator[Frames]], start: int, problems: dict[str, str]) -> dict[str, Frames]:
+def windows_side_by_side(clips: Sequence[ClipVersions], networks: Networks) -> Iterator[tuple[int, Window | UserError]]:
+    """Walk through several edits: the first window of each, then the second of each, to their ends.
+
+    A video that several of them have is read once, and held for one window.
+
+    Yields:
+        The place of an edit among `clips`, and its next window, or why it has none (see `ClipWalk`).
+    """
+    reels = reels_of(video for clip in clips for video in clip.videos().values())
+    walks = {place: ClipWalk(clip, networks, reels) for place, clip in enumerate(clips)}
+    while walks:
+        for place, walk in list(walks.items()):
+            window = attempt(partial(next, walk, None))
+            if not isinstance(window, Window):
+                del walks[place]
+            if window is not None:
+                yield place, window
+
+
+def _next(streams: dict[str, Reel], number: int, start: int, problems: dict[str, str]) -> dict[str, Footage]:
     """The next frames of each version; one that fails, or is unlike the edited frames, is noted and read no further.
 
     Raises:
         UserError: that is the edited frames, or the source.
     """
     names = [name for name in ("edited", "source") if name in streams]
-    leading: dict[str, Frames | None] = {name: next(streams[name], None) for name in names}
-    _check_alike(leading, start)
+    leading: dict[str, Footage | None] = {name: streams[name].at(number) for name in names}
+    check_alike(leading, start)
     parts = {name: found for name, found in leading.items() if found is not None}
     for name in [name for name in streams if name not in leading]:
-        found = attempt(partial(_like_the_others, name, streams[name], leading, start))
+        found = attempt(partial(like_the_others, name, streams[name], number, leading, start))
         if isinstance(found, UserError):
             problems[name] = str(found)
             del streams[name]
         elif found is not None:
             parts[name] = found
     return parts
-
-
-def _like_the_others(
-    name: str, stream: Iterator[Frames], leading: Mapping[str, Frames | None], start: int
-) -> Frames | None:
-    found = next(stream, None)
-    other = "source" if "source" in leading else "edited"
-    _check_alike({name: found, other: leading[other]}, start)
-    return found
-
-
-def _check_alike(parts: Mapping[str, Frames | None], start: int) -> None:
-    shapes = {name: None if frames is None else frames.shape for name, frames in parts.items()}
-    if len(set(shapes.values())) == 1:
-        return
-    sizes = {name: shape and shape[1:3] for name, shape in shapes.items()}
-    if None not in sizes.values() and len(set(sizes.values())) > 1:
-        words = ", ".join(f"{name} {size[1]}x{size[0]}" for name, size in sizes.items() if size)
-        raise UserError(f"the versions of the clip differ in size: {words}; scale them to one size first.")
-    words = ", ".join(f"{name} {start + (shape[0] if shape else 0)}" for name, shape in shapes.items())
-    raise UserError(f"the versions of the clip differ in length: {words} frames; give each the same frames.")
