@@ -16,6 +16,7 @@ from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.errors import Made, UserError, attempt
 from fatezero.shipped import judge_location
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 from fatezero_eval.options import AskingOptions, EvaluateRun, MetricOptions
 
@@ -114,9 +115,11 @@ def ablate(
     """
     from fatezero.commands.shared import perform
     from fatezero.data.manifest import read_manifest
-    from fatezero.lightning.running import is_first_process
+    from fatezero.lightning.cluster import is_first_process
     from fatezero.runs.variants import make_variants, record
-    from fatezero_eval.scoring.scorer import load_scorer
+
+    with importing():
+        from fatezero_eval.scoring.scorer import load_scorer
 
     variants = make_variants(options.variants, options.sweep, base)
     shared = {**vars(scoring), "judge": judge_location(scoring.judge), "asking": asking}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fatezero.benchmarking.bench_options import BenchOptions
+from fatezero.config import RuntimeConfig
 
 
-def bench(options: BenchOptions) -> int:
-    """Measure and print.
+def bench(options: BenchOptions, runtime: RuntimeConfig) -> int:
+    """Measure and print. Of the method's backends, all are measured unless one is named.
 
     Returns:
         0.
@@ -21,4 +22,4 @@ def bench(options: BenchOptions) -> int:
         return bench_scaling(options)
     from fatezero.benchmarking.overhead import bench_overhead
 
-    return bench_overhead(options)
+    return bench_overhead(options, runtime)

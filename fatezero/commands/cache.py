@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fatezero.config import GB
 from fatezero.errors import UserError
 from fatezero.system.terminal import QUOTED, say, shortened
 
@@ -26,7 +27,6 @@ def cache(action: Literal["ls", "verify", "prune"], folder: Path, *, cache_gb: f
         0, or 1 if damaged entries were found.
     """
     from fatezero.runs.inversion_cache import InversionCache
-    from fatezero.source_attention.budget import GB
 
     kept = InversionCache(folder)
     if not folder.is_dir():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 from fatezero_eval.options import AskingOptions, EvaluateRun, EvaluateVideos, ScoringOptions
 
@@ -50,8 +51,9 @@ def evaluate(
     Raises:
         UserError: for options that do not fit each other, and where nothing can be scored.
     """
-    from fatezero.picturebook.benchmark.truth import write_truth
-    from fatezero_eval.scoring.evaluation import evaluate_run, evaluate_videos
+    with importing():
+        from fatezero.picturebook.benchmark.truth import write_truth
+        from fatezero_eval.scoring.evaluation import evaluate_run, evaluate_videos
 
     shared = vars(replace(options, judge=judge_location(options.judge), asking=asking))
     if run is not None:

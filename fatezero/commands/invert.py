@@ -34,14 +34,11 @@ def invert(
     Raises:
         UserError: without a cache, for options that do not fit the checkpoint, and if a process died.
     """
-    from fatezero.commands.shared import checkpoints, editor_factory, vetted
+    from fatezero.commands.shared import checkpoints, device_type, editor_factory, vetted
     from fatezero.data.manifest import read_manifest
-    from fatezero.diffusion.backbone import choose_device
-    from fatezero.lightning.predict_steps import InversionModule
-    from fatezero.lightning.running import run_groups
-    from fatezero.lightning.writers import FailureLog
     from fatezero.runs.jobs import InversionGroup, make_jobs
     from fatezero.runs.scheduling import share_inversions
+    from fatezero.system.importing import importing
     from fatezero.system.publishing import scratch_folder
 
     if work.cache is None:
@@ -51,12 +48,18 @@ def invert(
     sound = [request for request in requests if request.id not in unfit]
     groups = share_inversions(make_jobs(sound, {"inversion": method}, work.cache, checkpoint))
     say(f"{len(groups)} inversions for {len(requests)} edits with {networks.model} into {work.cache}")
+    device = device_type(runtime, work)
+    with importing():
+        from fatezero.lightning.predict_steps import InversionModule
+        from fatezero.lightning.running import run_groups
+        from fatezero.lightning.writers import FailureLog
+
     with scratch_folder() as folder:
         log = FailureLog(folder)
         if groups:
             module = InversionModule(editor_factory(runtime, work))
             once = [InversionGroup(group.jobs[:1]) for group in groups]
-            run_groups(module, once, work.devices, work.num_nodes, choose_device(runtime.device).type, [log])
+            run_groups(module, once, work.devices, work.num_nodes, device, [log])
         failures = {name: str(error) for name, error in unfit.items()} | log.read()
     for name, reason in failures.items():
         complain(f"{name}: {reason}")

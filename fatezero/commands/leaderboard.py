@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 
 
@@ -21,7 +22,9 @@ def leaderboard(
     Returns:
         0, or 1 if a run or a result could not be read and is left out.
     """
-    from fatezero_eval.tables.leaderboard_files import write_leaderboard
+    with importing():
+        import fatezero_eval.scoring.suite  # noqa: F401  (which the tables ask about metrics)
+        from fatezero_eval.tables.leaderboard_files import write_leaderboard
 
     board = write_leaderboard(runs, out or _first_run(runs), reference, weights)
     for problem in board.problems:

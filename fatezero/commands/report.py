@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 
 
@@ -18,8 +19,9 @@ def report(run: Path, *, manifest: str | None = None, root: str | None = None) -
     Returns:
         0, or 1 if something of the run could not be read and is left out.
     """
-    from fatezero.picturebook.benchmark.truth import write_truth
-    from fatezero_eval.pages.run_page import write_report
+    with importing():
+        from fatezero.picturebook.benchmark.truth import write_truth
+        from fatezero_eval.pages.run_page import write_report
 
     page = write_report(run, manifest, write_truth, root)
     for problem in page.problems:

@@ -6,23 +6,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fatezero.clips.video import VideoInfo, probe
 from fatezero.commands.work_options import WorkOptions
-from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
+from fatezero.config import GB, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, plans, state_files
 from fatezero.data.manifest import check_texts
 from fatezero.data.remote import RemoteRun
-from fatezero.diffusion.backbone import choose_device
 from fatezero.diffusion.checkpoint import CLIP, Checkpoint, find_checkpoint, folder_of_clip, native_size, sized
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError, attempt, unwrap
-from fatezero.lightning.predict_steps import EditingModule, EditorFactory
-from fatezero.lightning.running import is_first_process, run_groups, started_by_cluster
-from fatezero.lightning.writers import ResultWriter
-from fatezero.runs.forecast import Forecaster, check_disk, describe_forecast
+from fatezero.lightning.cluster import is_first_process, started_by_cluster
+from fatezero.lightning.fork_server import start_fork_server
+from fatezero.runs.disk_space import check_disk
 from fatezero.runs.jobs import EditJob, InversionGroup, cut_job
 from fatezero.runs.scheduling import share_inversions
 from fatezero.runs.state import (
@@ -34,9 +31,12 @@ from fatezero.runs.state import (
     state_of,
     write_results_table,
 )
-from fatezero.source_attention.budget import GB
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 from fatezero.types import ClipSpec, EditRequest
+
+if TYPE_CHECKING:
+    from fatezero.lightning.predict_steps import EditorFactory
 
 
 def perform(
@@ -74,12 +74,11 @@ def perform(
         f"{len(doable)} to do from {len(groups)} inversions"
     )
     check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
-    factory, device = editor_factory(runtime, work, remote), choose_device(runtime.device)
     if work.dry_run:
         for name, reason in unfit.items():
             complain(f"{name}: {reason}")
-        forecaster = Forecaster(partial(factory.load, torch.device(device)))
-        return max(_foretell(forecaster, groups, work), 1 if unfit else 0)
+        return max(_foretell(groups, runtime, work), 1 if unfit else 0)
+    edit = _editing(groups, run, runtime, work, remote) if groups else None
     prepare_run(jobs)
     if remote and is_first_process():
         for plan in plans(run):
@@ -87,17 +86,35 @@ def perform(
     for job in left:
         if job.request.id in unfit:
             record_failure(job, unfit[job.request.id])
-    if groups:
-        writer = ResultWriter(run)
+    if edit:
         try:
-            run_groups(EditingModule(factory), groups, work.devices, work.num_nodes, device.type, [writer])
+            edit()
         finally:
             clear_run(jobs)  # of processes that had to be killed
     return _account(jobs, run, remote)
 
 
-def _foretell(forecaster: Forecaster, groups: Sequence[InversionGroup], work: WorkOptions) -> int:
+def _editing(
+    groups: Sequence[InversionGroup], run: Path, runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None
+) -> Callable[[], None]:
+    """What edits the groups; a device that is not there is refused before anything is written."""
+    device = device_type(runtime, work)
+    with importing():
+        from fatezero.lightning.predict_steps import EditingModule
+        from fatezero.lightning.running import run_groups
+        from fatezero.lightning.writers import ResultWriter
+
+    module = EditingModule(editor_factory(runtime, work, remote))
+    return partial(run_groups, module, groups, work.devices, work.num_nodes, device, [ResultWriter(run)])
+
+
+def _foretell(groups: Sequence[InversionGroup], runtime: RuntimeConfig, work: WorkOptions) -> int:
     """Say what the work will take, and what of it cannot be done; 1 if there is any such."""
+    with importing():
+        from fatezero.diffusion.backbone import choose_device
+        from fatezero.runs.forecast import Forecaster, describe_forecast
+
+    forecaster = Forecaster(partial(editor_factory(runtime, work).load, choose_device(runtime.device)))
     forecasts = [(group, attempt(partial(forecaster.of_group, group))) for group in groups]
     failures = [(group, forecast) for group, forecast in forecasts if isinstance(forecast, UserError)]
     for group, failure in failures:
@@ -139,8 +156,26 @@ def checkpoints(networks: ModelOptions) -> Callable[[EditRequest], Checkpoint]:
     return lambda request: folder_of_clip(networks, request.clip.path)
 
 
+def device_type(runtime: RuntimeConfig, work: WorkOptions) -> str:
+    """The kind of device that is worked on; where several processes will share a CPU, their imports begin here.
+
+    Raises:
+        UserError: if the device is not there.
+    """
+    with importing():
+        from fatezero.diffusion.backbone import choose_device
+
+    device = choose_device(runtime.device).type
+    if device == "cpu" and work.devices > 1 and not started_by_cluster():
+        start_fork_server()
+    return device
+
+
 def editor_factory(runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun | None = None) -> EditorFactory:
     """What every process loads its networks with."""
+    with importing():
+        from fatezero.lightning.predict_steps import EditorFactory
+
     bound = None if work.cache_gb is None else int(work.cache_gb * GB)
     return EditorFactory(
         runtime=runtime,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 
 
@@ -29,8 +30,9 @@ def sheet(
     Returns:
         0, or 1 if an edit could not be read and is left out.
     """
-    from fatezero.picturebook.benchmark.truth import write_truth
-    from fatezero_eval.pages.contact_sheet import write_sheet
+    with importing():
+        from fatezero.picturebook.benchmark.truth import write_truth
+        from fatezero_eval.pages.contact_sheet import write_sheet
 
     picture = write_sheet(run, manifest, write_truth, out, edits, variant, root)
     for problem in picture.problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fatezero.errors import UserError
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, quoted, say
 from fatezero_eval.people.study_options import StudyOptions, TheirVideos
 
@@ -34,7 +35,8 @@ def study(
     Returns:
         0, or 1 if something could not be read and is left out.
     """
-    from fatezero_eval.people.study_page import write_study
+    with importing():
+        from fatezero_eval.people.study_page import write_study
 
     written = write_study(runs, [_theirs(stated) for stated in videos], options, out, manifest, root)
     for problem in written.problems:

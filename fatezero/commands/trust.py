@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 
 
@@ -18,7 +19,8 @@ def trust(runs: tuple[Path, ...], *, out: Path | None = None, distance: str = "m
     Returns:
         0, or 1 if a result could not be read and is left out.
     """
-    from fatezero_eval.validity.trust_files import write_trust
+    with importing():
+        from fatezero_eval.validity.trust_files import write_trust
 
     found = write_trust(runs, out or runs[0], distance)
     for problem in found.problems:

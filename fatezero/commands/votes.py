@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fatezero.errors import UserError
+from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 
 
@@ -31,8 +32,9 @@ def votes(
     Raises:
         UserError: there is no key, or no vote that counts.
     """
-    from fatezero_eval.people.polls import conclude
-    from fatezero_eval.people.votes_files import overview, write_votes
+    with importing():
+        from fatezero_eval.people.polls import conclude
+        from fatezero_eval.people.votes_files import overview, write_votes
 
     if not answers:
         raise UserError("Name the answer files that raters sent, or a folder of them.")

@@ -23,6 +23,7 @@ from fatezero.results import EditResult, Inversion
 from fatezero.runs.inversion_cache import InversionCache
 from fatezero.runs.jobs import EditJob, InversionGroup
 from fatezero.runs.segments import needed_frames, own_part
+from fatezero.system.importing import importing
 from fatezero.system.terminal import heard, printable
 from fatezero.types import Clip
 
@@ -87,7 +88,8 @@ class EditorFactory:
             torch.cuda.set_device(device)
         runtime = replace(self.runtime, device=device.type)  # type: ignore[arg-type]
         cache = InversionCache(self.cache, self.cache_bytes) if self.cache else None
-        return FateZero.load(checkpoint.networks, runtime, self.say, cache, self.processes)
+        with importing():  # diffusers and transformers
+            return FateZero.load(checkpoint.networks, runtime, self.say, cache, self.processes)
 
     def say(self, sentence: str) -> None:
         """Tell the user without breaking a bar.

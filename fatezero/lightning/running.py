@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from fatezero.errors import UserError
 from fatezero.lightning.arriving import Listening
+from fatezero.lightning.cluster import started_by_cluster
 from fatezero.lightning.datamodule import JobDataModule
+from fatezero.lightning.fork_server import start_fork_server
 from fatezero.lightning.quiet import silence_lightning
 from fatezero.runs.jobs import InversionGroup
 from fatezero.system.stopping import Stopped, end_children, end_with_parent
@@ -77,19 +77,6 @@ def run_groups(
         end_children(spared=others)
 
 
-def started_by_cluster() -> bool:
-    """Whether torchrun or SLURM has started this process as one of several."""
-    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks for all: those that a cluster started all run the same command."""
-    for environment in (TorchElasticEnvironment, SLURMEnvironment):
-        if environment.detect():
-            return environment().global_rank() == 0
-    return True
-
-
 def _strategy(devices: int, num_nodes: int, device: str) -> Strategy | str:
     if started_by_cluster():
         return DDPStrategy(process_group_backend=_backend(device))
@@ -97,6 +84,9 @@ def _strategy(devices: int, num_nodes: int, device: str) -> Strategy | str:
         raise UserError("--num-nodes is for processes that SLURM or torchrun starts; neither has started this one.")
     if devices == 1:
         return "auto"
+    if device == "cpu":
+        start_fork_server()
+        return DDPStrategy(process_group_backend=_backend(device), start_method="forkserver")
     return DDPStrategy(process_group_backend=_backend(device), start_method="spawn")
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, TypeAlias
 
 from fatezero.data.files import json_digest
 from fatezero.errors import UserError
@@ -25,7 +24,10 @@ from fatezero.runs.kept_tensors import (
 )
 from fatezero.system.publishing import clear_leftovers, replacing
 
-Expected = Mapping[str, tuple[tuple[int, ...], torch.dtype]]  # shape and dtype by name
+if TYPE_CHECKING:  # entries are listed without waiting for torch
+    import torch
+
+Expected: TypeAlias = "Mapping[str, tuple[tuple[int, ...], torch.dtype]]"  # shape and dtype by name
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class InversionCache:
         sound, damaged = [], {}
         for path in sorted(self._files()):
             try:
-                _read(path, torch.device("cpu"))
+                _read(path, "cpu")
                 sound.append(path.stem)
             except FileNotFoundError:  # another process may just have taken it away
                 continue
@@ -168,7 +170,7 @@ def cache_key(about: Mapping[str, str]) -> str:
     return json_digest(dict(about))
 
 
-def _read(path: Path, device: torch.device, expected: Expected | None = None) -> Tensors:
+def _read(path: Path, device: torch.device | str, expected: Expected | None = None) -> Tensors:
     """An entry's tensors, nothing of which is read where its name, shapes or dtypes are others.
 
     Raises:
@@ -188,7 +190,7 @@ def _read(path: Path, device: torch.device, expected: Expected | None = None) ->
 
 def _read_about(path: Path) -> Mapping[str, str]:
     """What an entry was made from. Raises as `_read` does."""
-    with opened_tensors(path) as file:
+    with opened_tensors(path, "np") as file:
         about = dict(file.metadata() or {})
         _check_key(path, about)
         del about[DIGEST]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fatezero.clips.video import probe
 from fatezero.config import MethodConfig
@@ -18,8 +19,11 @@ from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError
 from fatezero.results import Target, with_weights
-from fatezero.runs.segments import Segment, SegmentFolder, cut_clip
+from fatezero.runs.segments import Segment, cut_clip
 from fatezero.types import ClipSpec, EditRequest
+
+if TYPE_CHECKING:
+    from fatezero.runs.segment_folder import SegmentFolder
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class EditJob:
     @property
     def segments(self) -> SegmentFolder:
         """Where its segments are kept until all are there."""
+        from fatezero.runs.segment_folder import SegmentFolder  # noqa: PLC0415  (imports torch)
+
         return SegmentFolder(self.folder, self.digest)
 
     @property

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from fatezero.errors import first_line, out_of_memory
 
-Tensors = Mapping[str, Tensor]
+if TYPE_CHECKING:  # what a file says of itself is read without waiting for torch
+    import torch
+    from torch import Tensor
+
+Tensors: TypeAlias = "Mapping[str, Tensor]"
 DIGEST = "digest"  # of the tensors, beside what else is said about them
 
 
@@ -31,6 +32,8 @@ def write_tensors(path: Path, tensors: Tensors, about: Mapping[str, str]) -> Non
     Raises:
         OSError: it cannot be written.
     """
+    from safetensors.torch import save_file  # noqa: PLC0415  (imports torch)
+
     kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(kept, path, metadata={**about, DIGEST: _digest(kept)})
@@ -39,8 +42,12 @@ def write_tensors(path: Path, tensors: Tensors, about: Mapping[str, str]) -> Non
 
 
 @contextmanager
-def opened_tensors(path: Path) -> Iterator[Any]:
+def opened_tensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Iterator[Any]:
     """A file of tensors, of which nothing but names and shapes is read yet.
+
+    Args:
+        path: the file.
+        framework: whose tensors are read of it: torch's, or NumPy's.
 
     Raises:
         DamagedFileError: also for what the block raises of it: a damaged file makes safetensors and torch raise much.
@@ -49,7 +56,7 @@ def opened_tensors(path: Path) -> Iterator[Any]:
     if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would be waited for, a link may lead anywhere
         raise DamagedFileError("it is no regular file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except (OSError, DamagedFileError):
         raise
@@ -99,6 +106,8 @@ def remove_whatever(path: Path) -> None:
 
 
 def _digest(tensors: Tensors) -> str:
+    import torch  # noqa: PLC0415
+
     total = blake2b(digest_size=16)
     for name in sorted(tensors):
         total.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype} ".encode())

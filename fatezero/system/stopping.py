@@ -164,15 +164,14 @@ def end_children(patience: float = GRACE, spared: Collection[BaseProcess] = ()) 
 
 def end_with_parent() -> None:
     """Watch the process that started this one, and end with it: nobody would hear what came of the work."""
-    starter = multiprocessing.parent_process()  # which may have ended already
     parent = os.getppid()
 
-    def lives() -> bool:
-        return os.getppid() == parent if starter is None else starter.is_alive()
-
     def watch() -> None:
-        while lives():
-            time.sleep(1)
+        while multiprocessing.parent_process() is None and os.getppid() == parent:
+            time.sleep(1)  # torchrun's process has none, and one of multiprocessing's not before it has its work
+        starter = multiprocessing.parent_process()  # not the fork server, which lives as long as its children
+        if starter is not None:
+            starter.join()
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fatezero.attention.word_maps import active_steps
+from fatezero.attention.active_steps import active_steps
 from fatezero.commands.datasets import check_manifest
 from fatezero.data.entry import Entry
 from fatezero.data.foreign_manifests.fatezero_manifests import fatezero_edit

@@ -42,8 +42,8 @@ def wait_for_a_result(run: Path) -> None:
 
 
 def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    servers = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    return [rank for server in servers for rank in server.children()]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_folder_that_becomes_read_only_is_told(
     assert process.returncode == 1, said
     assert "cannot be written" in said
     assert "Traceback" not in said
-    assert warm.run(*words).status == 0
+    assert warm.run(*editing(run, steps=20)).status == 0
     assert not hidden(run)
 
 

@@ -19,7 +19,7 @@ Editing = Callable[..., list[str]]
 # Phases of an edit: the function whose n-th call is the last, and how often a whole run calls it.
 PHASES = {
     "decode": ("fatezero.lightning.datamodule:read_clip", 2),
-    "invert and edit": ("fatezero.diffusion.backbone:Backbone.predict", 18),
+    "invert and edit": ("fatezero.diffusion.backbone:Backbone.predict_told", 18),
     "keep masks": ("fatezero.pipeline:MaskAverage.mean", 4),
     "write frames": ("fatezero.runs.saving:write_frames", 8),
     "write videos": ("fatezero.runs.saving:write_video", 12),
@@ -88,7 +88,7 @@ def test_a_signal_stops_at_any_phase(
 @pytest.mark.parametrize(
     ("at", "calls"),
     [
-        ("fatezero_eval.scoring.scorer:score", 6),
+        ("fatezero_eval.scoring.scorer:keep_rows", 6),
         ("fatezero_eval.scoring.kept_rows:replace_text", 6),
         ("fatezero_eval.scoring.rows:replace_text", 1),
         ("pathlib:Path.replace", 9),
@@ -147,7 +147,7 @@ def test_segments_killed_while_they_are_kept_and_joined(
     phase: str, warm: WarmProcess, editing: Editing, tmp_path: Path
 ) -> None:
     cut = ("--segment=2", "--norm_scope=frame", '--key_frames=["first"]')
-    blows = [Blow(f"fatezero.runs.segments:SegmentFolder.{phase}", call) for call in (1, 2)]
+    blows = [Blow(f"fatezero.runs.segment_folder:SegmentFolder.{phase}", call) for call in (1, 2)]
     kill_again_and_again(warm, editing(tmp_path / "run", *cut), blows)
     assert warm.run(*editing(tmp_path / "whole", *cut)).status == 0
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
@@ -199,7 +199,7 @@ def test_a_signal_stops_what_is_no_edit(
     evaluating = ["evaluate", undisturbed, f"--out={tmp_path / 'scores'}", "--metrics", "warp_error*"]
     tuning = tune_words(golden_folder, small_manifest, tmp_path / "tuned")
     for words, at in (
-        (evaluating, "fatezero_eval.scoring.scorer:score"),
+        (evaluating, "fatezero_eval.scoring.scorer:keep_rows"),
         (tuning, "fatezero.training.tune_a_video:Tuning.training_step"),
     ):
         ended = warm.run(*words, blow=Blow(at, 2, signum))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from fatezero.clips.video import read_clip, write_video
@@ -156,9 +157,9 @@ def test_one_process_that_dies_is_told_and_made_good(
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment())
     while not digests(tmp_path / "run"):
         time.sleep(0.05)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
-    workers = [int(pid) for pid in children.split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[-1], signal.SIGKILL)
+    servers = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    workers = [worker for server in servers for worker in server.children()]
+    workers[-1].send_signal(signal.SIGKILL)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "died" in said
@@ -166,7 +167,7 @@ def test_one_process_that_dies_is_told_and_made_good(
     assert not list((tmp_path / "run").rglob(".*"))  # the lock of a killed process goes as well
     before = made_at(tmp_path / "run")
     assert len(before) < 8
-    warm(words)
+    warm(command(edits, tmp_path / "run", steps=6))
     after = made_at(tmp_path / "run")
     assert len(after) == 8
     assert {name: after[name] for name in before} == before  # nothing was made twice

@@ -17,7 +17,8 @@ from fatezero.data.layout import segment_folder
 from fatezero.errors import UserError
 from fatezero.results import EditResult, Target
 from fatezero.runs.kept_tensors import write_tensors
-from fatezero.runs.segments import Segment, SegmentFolder
+from fatezero.runs.segment_folder import SegmentFolder
+from fatezero.runs.segments import Segment
 
 SEGMENTS = Segment(0, 3, 7).all
 
