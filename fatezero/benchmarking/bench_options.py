@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fatezero.config import KeyFrame
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
@@ -16,9 +18,12 @@ class BenchOptions:
         width: columns of the frames.
         frames: of the clip.
         steps: of inversion and edit.
-        repeats: timed runs of each kind, taken in turn; the medians are compared.
+        key_frames: frames that give keys and values of self-attention, as in `fatezero edit`.
+        repeats: timed runs of each kind, taken in turn; a ratio is that of two runs of one turn.
         threads: of the CPU.
-        lengths: clip lengths whose peak memory is measured, each in its own process; () measures none.
+        sizes: sides of square frames at which the method is compared with the stock UNet; () measures none.
+        lengths: clip lengths whose seconds a frame and peak memory are measured, each in its own process and in two
+            steps; () measures none.
         scale: measure processes, resuming and the cache on the shipped model in place of all this; of the other
             options, frames and steps count.
         clip: measure the reading of this video file in place of all this; of the other options, repeats count.
@@ -29,8 +34,10 @@ class BenchOptions:
     width: int = 256
     frames: int = 4
     steps: int = 5
+    key_frames: tuple[KeyFrame, ...] = ("self", "middle")
     repeats: int = 3
     threads: int = 1
+    sizes: tuple[int, ...] = ()
     lengths: tuple[int, ...] = (8, 32, 128)
     scale: bool = False
     clip: str | None = None

@@ -14,6 +14,9 @@ from fatezero.diffusion.noise_schedule import STABLE_DIFFUSION
 # shape with 35 million weights.
 WIDTHS = {"medium": (64, 128, 256, 256), "sd1": (320, 640, 1280, 1280)}
 TEXT_WIDTH = {"medium": 256, "sd1": 768}
+AUTOENCODER_WIDTHS = {"medium": (16, 16, 32, 32), "sd1": (128, 256, 512, 512)}
+AUTOENCODER_GROUPS = {"medium": 8, "sd1": 32}
+AUTOENCODER_LAYERS = {"medium": 1, "sd1": 2}
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,'-"
 
 
@@ -21,7 +24,7 @@ def random_pipeline(size: Literal["medium", "sd1"], dtype: torch.dtype, seed: in
     """A StableDiffusionPipeline with random weights; its tokenizer spells words letter by letter.
 
     Args:
-        size: size of the UNet.
+        size: size of the UNet; the autoencoder is small.
         dtype: dtype of the weights.
         seed: seed of the weights.
     """
@@ -29,7 +32,11 @@ def random_pipeline(size: Literal["medium", "sd1"], dtype: torch.dtype, seed: in
 
     with torch.random.fork_rng(), _default_dtype(dtype):
         torch.manual_seed(seed)
-        unet, vae, text_encoder = _random_unet(size), _random_autoencoder(), _random_text_encoder(TEXT_WIDTH[size])
+        unet, vae, text_encoder = (
+            _random_unet(size),
+            _random_autoencoder("medium"),
+            _random_text_encoder(TEXT_WIDTH[size]),
+        )
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -53,16 +60,30 @@ def _random_unet(size: Literal["medium", "sd1"]) -> Any:
     )
 
 
-def _random_autoencoder() -> Any:
+def random_autoencoder(size: Literal["medium", "sd1"], dtype: torch.dtype, seed: int = 0) -> Any:
+    """An AutoencoderKL with random weights, on the device that is torch's default.
+
+    Args:
+        size: "sd1" has Stable Diffusion 1.x's own configuration, "medium" is small.
+        dtype: dtype of the weights.
+        seed: seed of the weights.
+    """
+    with torch.random.fork_rng(), _default_dtype(dtype):
+        torch.manual_seed(seed)
+        made = _random_autoencoder(size)
+    return made.requires_grad_(requires_grad=False).eval()
+
+
+def _random_autoencoder(size: Literal["medium", "sd1"]) -> Any:
     from diffusers import AutoencoderKL  # noqa: PLC0415
 
     return AutoencoderKL(
-        block_out_channels=(16, 16, 32, 32),
-        norm_num_groups=8,
+        block_out_channels=AUTOENCODER_WIDTHS[size],
+        norm_num_groups=AUTOENCODER_GROUPS[size],
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=4,
-        layers_per_block=1,
+        layers_per_block=AUTOENCODER_LAYERS[size],
         sample_size=512,
     )
 
