@@ -169,6 +169,7 @@ def _relabelled(experiment: Experiment, names: Mapping[str, str]) -> Experiment:
         experiment,
         reference=None if reference is None else names.get(reference, reference),
         settings={names.get(name, name): settings for name, settings in experiment.settings.items()},
+        configs={names.get(name, name): config for name, config in experiment.configs.items()},
     )
 
 
