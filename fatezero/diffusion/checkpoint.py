@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fatezero import shipped
-from fatezero.clips.video import probe
 from fatezero.config import ModelOptions, ScheduleOwner
 from fatezero.diffusion.additions import NOTHING_ADDED, Additions, find_additions
 from fatezero.diffusion.hub import fetch_file, fetch_folder, hub_name
@@ -32,6 +31,7 @@ from fatezero.types import ClipSpec
 
 MAX_SIDE = 1024  # of the latents that a UNet is trained on
 CLIP = "{clip}"  # in a model's name: one model for each clip
+RECOMMENDATIONS = "fatezero.json"  # in its folder: dotted field names of MethodConfig and their values
 TEMPORAL = "temporal"  # folder of a tuned checkpoint's temporal layers
 DEPTHS = ("*", "*/*", "*/*/*")  # of a checkpoint's files; unlike `rglob` these follow folders that are links
 
@@ -212,11 +212,15 @@ def _check_network_folder(folder: Path, asked: str, classes: str) -> None:
 
 
 def checkpoint_digest(*folders: Path | None) -> str:
-    """SHA-256 over the names and bytes of configurations and weights in a checkpoint's folders."""
+    """SHA-256 over the names and bytes of configurations and weights in a checkpoint's folders.
+
+    What it recommends is not part of it: each result states the settings that it was made with.
+    """
     digest = hashlib.sha256()
     for folder in filter(None, folders):
         for path in sorted(path for depth in DEPTHS for path in folder.glob(depth)):
-            if path.suffix in {".json", ".txt", ".safetensors"} and path.is_file():
+            counted = path.suffix in {".json", ".txt", ".safetensors"} and path.name != RECOMMENDATIONS
+            if counted and path.is_file():
                 digest.update(path.relative_to(folder).as_posix().encode())
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -264,6 +268,8 @@ def sized(spec: ClipSpec, native: int, unit: int) -> ClipSpec:
     """
     if spec.height is not None and spec.width is not None:
         return spec
+    from fatezero.clips.video import probe  # noqa: PLC0415  (who brings frames needs no decoder)
+
     own = probe(replace(spec, height=None, width=None))
     if spec.height is not None:
         return replace(spec, width=max(round(own.width * spec.height / own.height / unit), 1) * unit)

@@ -14,9 +14,10 @@ from fatezero.attention.temporal import inflate, is_temporal
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.foreign_manifests.fatezero_manifests import DEFAULT_KEY_FRAMES, KEY_FRAMES, our_key_frames
 from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.checkpoint import RECOMMENDATIONS
 from fatezero.diffusion.components import check_description
 from fatezero.diffusion.pickles import copy_settings, file_inside, read_tensors
-from fatezero.diffusion.recommendations import RECOMMENDATIONS, with_settings
+from fatezero.diffusion.recommendations import with_settings
 from fatezero.diffusion.single_file import INDEX
 from fatezero.diffusion.temporal_weights import check_rank, load_temporal_weights, save_inflated
 from fatezero.diffusion.vetting import check_depth, read_config

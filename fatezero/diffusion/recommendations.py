@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fatezero.config import MethodConfig
+from fatezero.diffusion.checkpoint import RECOMMENDATIONS
 from fatezero.diffusion.vetting import read_object
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
@@ -18,7 +19,6 @@ _NAMES = (
     *(field.name for field in fields(MethodConfig)),
     *(f"{part}.{field.name}" for part in PARTS for field in fields(getattr(MethodConfig(), part))),
 )
-RECOMMENDATIONS = "fatezero.json"  # in a checkpoint's folder: dotted field names of MethodConfig and their values
 
 
 def with_settings(method: MethodConfig, settings: Mapping[str, Any], where: str) -> MethodConfig:

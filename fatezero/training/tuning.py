@@ -17,9 +17,9 @@ from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.files import content_digest
 from fatezero.data.remote import open_input
 from fatezero.diffusion.backbone import Backbone, to_unit_range
-from fatezero.diffusion.checkpoint import Checkpoint, find_checkpoint, native_size, sized
+from fatezero.diffusion.checkpoint import RECOMMENDATIONS, Checkpoint, find_checkpoint, native_size, sized
 from fatezero.diffusion.components import autoencoder_class
-from fatezero.diffusion.recommendations import RECOMMENDATIONS, recommendations, recommended_method
+from fatezero.diffusion.recommendations import recommendations, recommended_method
 from fatezero.diffusion.temporal_weights import save_inflated
 from fatezero.diffusion.vetting import read_object
 from fatezero.errors import UserError, first_line

@@ -229,6 +229,13 @@ def test_recommendations_are_settings(model: Path, written: str) -> None:
         recommended_method(model)
 
 
+def test_what_is_recommended_is_no_other_checkpoint(model: Path) -> None:
+    before = find_checkpoint(ModelOptions(model=str(model))).digest
+    (model / "fatezero.json").write_text('{"steps": 7}', encoding="utf-8")
+    assert recommended_method(model).steps == 7
+    assert find_checkpoint(ModelOptions(model=str(model))).digest == before
+
+
 def test_a_pipe_in_place_of_recommendations(model: Path) -> None:
     os.mkfifo(model / "fatezero.json")
     with pytest.raises(UserError, match=r"fatezero\.json"):
