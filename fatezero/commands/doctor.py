@@ -85,7 +85,7 @@ def _devices() -> Iterator[Finding]:
 def _bfloat16() -> str:
     import torch
 
-    from fatezero.diffusion.backbone import cpu_multiplies_in
+    from fatezero.diffusion.number_formats import cpu_multiplies_in
 
     return ", multiplies in bfloat16 (--dtype bfloat16 is faster)" if cpu_multiplies_in(torch.bfloat16) else ""
 

@@ -25,6 +25,7 @@ from fatezero.diffusion.guidance import guidance_embedding
 from fatezero.diffusion.latent_scale import LatentScale
 from fatezero.diffusion.lora import add_loras
 from fatezero.diffusion.motion_unet import with_motion
+from fatezero.diffusion.number_formats import slow_format
 from fatezero.diffusion.onednn import use_onednn
 from fatezero.diffusion.temporal_weights import load_temporal
 from fatezero.diffusion.texts import SIZES_TOLD, TextConditioning, TextEncoding, text_encoding
@@ -37,12 +38,6 @@ from fatezero.types import Frames
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNetMotionModel
-
-# Instructions of x86 and ARM that multiply in number formats below float32, as `torch.cpu.get_capabilities` names them.
-CPU_FORMATS = {
-    torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"),
-    torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
-}
 
 
 def choose_device(name: str) -> torch.device:
@@ -67,23 +62,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         raise UserError("MPS has no float64: use dtype float32, or device 'cpu'.")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def slow_format(dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
-    """A sentence where the CPU makes up for a number format that it lacks, which takes longer than float32."""
-    if device.type != "cpu" or cpu_multiplies_in(dtype) is not False:
-        return ()
-    return (f"this CPU has no {str(dtype).removeprefix('torch.')} of its own: float32 is faster and exact",)
-
-
-def cpu_multiplies_in(dtype: torch.dtype) -> bool | None:
-    """Whether the CPU has instructions for a number format; None where this version of torch cannot tell."""
-    if dtype not in CPU_FORMATS:
-        return True
-    if not hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
-        return None
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in CPU_FORMATS[dtype])
 
 
 @dataclass(frozen=True)
@@ -123,7 +101,7 @@ class Backbone:
         Args:
             networks: which; a text names the model alone. Temporal layers that `fatezero tune` has put beside it are
                 loaded with it.
-            runtime: device, dtype and whether blocks are compiled.
+            runtime: device, dtype, kernel of attention and whether blocks are compiled.
 
         Raises:
             UserError: if one is missing, not of that layout, does not fit the other, or lacks weights; see `vetting`.

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fatezero.config import RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, choose_dtype, cpu_multiplies_in, slow_format
+from fatezero.diffusion.backbone import Backbone, choose_dtype
+from fatezero.diffusion.number_formats import cpu_multiplies_in, slow_format
 
 CPU = torch.device("cpu")
 
