@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,35 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fatezero.diffusion.checkpoint import pixels_per_latent
 from fatezero.diffusion.ddim import as_ddim
+from fatezero.diffusion.layouts import ADAPTER_STEM, MOTION_ADAPTER, PARTS, STEMS, Layout
 from fatezero.diffusion.original_weights import original_weights
 from fatezero.diffusion.schedule_fields import SCHEDULER_FILE
-from fatezero.diffusion.texts import SIZES_TOLD
-from fatezero.diffusion.vetting import (
-    ADAPTER_STEM,
-    MOTION_ADAPTER,
-    PARTS,
-    STEMS,
-    Layout,
-    read_object,
-    read_scheduler,
-    tensor_shapes,
-    vet_network,
-    weight_files,
-)
+from fatezero.diffusion.schedule_trial import check_steps
+from fatezero.diffusion.text_parts import TEXT_ENCODERS, load_tokenizers, text_config
+from fatezero.diffusion.trial_calls import gives_what_it_takes
+from fatezero.diffusion.vetting import read_object, read_scheduler, tensor_shapes, vet_network, weight_files
 from fatezero.diffusion.weight_sets import WeightsChoice, chosen_variant, original_file, variants_in
 from fatezero.errors import UserError, as_failure, first_line, out_of_memory
 from fatezero.system.terminal import quoted
 
-TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
-TRIAL_SIDE = 64  # of latents: a multiple of every level's
-# Of a text encoder's configuration, what says how it computes; the rest is for training and for other libraries.
-TEXT_FIELDS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"),
-    *("max_position_embeddings", "hidden_act", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id"),
-    "use_attention_mask",
-)
+HALVES = (torch.float16, torch.bfloat16)
+# Numbers, such as places, that a network may compute of its configuration beyond as many as it has weights.
+SPARE_BUFFERS = 2**22
 # In files of whole CLIP models, and of older versions: not weights of these networks.
 NOT_OURS = ("position_ids", "text_projection.weight", "logit_scale")
 NOT_OURS_PARTS = ("vision_model.", "visual_projection.")
@@ -66,27 +52,30 @@ def load_parts(
         part: _load_network(place, name, STEMS[part], dtypes.get(part, dtype), variant)
         for part, (place, name) in sources.items()
     }
-    tokenizers = _load_tokenizers(folder, layout, networks)
+    tokenizers = load_tokenizers(folder, layout, networks)
     return {**networks, **tokenizers, "scheduler": load_schedule(folder, layout)}
 
 
 def load_schedule(folder: Path, layout: Layout) -> Any:
-    """The noise levels of a vetted checkpoint under DDIM.
+    """The schedule of a vetted checkpoint: of a transformer its own, of a UNet its noise levels under DDIM.
 
     An image model of Stable Diffusion 1.x or 2.x whose file is outdated gets what diffusers' pipeline gives it: nothing
     is clipped, and steps are placed one level up.
 
     Raises:
-        UserError: if DDIM has no such levels.
+        UserError: if there is no such schedule, or DDIM has no such levels.
     """
     import diffusers  # noqa: PLC0415  (seconds to import)
 
     path = folder / SCHEDULER_FILE
-    config = read_scheduler(path)
+    config = read_scheduler(path, layout.family)
     try:
         scheduler = getattr(diffusers, layout.classes["scheduler"]).from_config(config)
     except Exception as error:  # a value of any wrong type
         raise UserError(f"{path} describes no noise schedule ({first_line(error)}): get it again.") from error
+    if not layout.has_unet:
+        check_steps(scheduler, path)
+        return scheduler
     ddim = as_ddim(scheduler, path)
     if layout.animated or layout.family.two_encoders:
         return ddim
@@ -98,30 +87,27 @@ def _autoencoder_dtype(folder: Path, class_name: str, layout: Layout, dtype: tor
 
     bfloat16 holds 8 bits of a number, no more than a pixel has. In float16 SDXL's own autoencoder overflows, and its
     configuration says so; a mended one says that it does not. Stable Diffusion 1.x and 2.x have one that does not
-    overflow, whatever the default of `force_upcast` says of it.
+    overflow, whatever the default of `force_upcast` says of it. Beside transformers diffusers advises float32 for
+    Wan's, and says of most others nothing: all of them are read in float32.
     """
+    if not layout.has_unet:
+        return torch.float32 if dtype in HALVES else dtype
     overflows = read_object(folder / "config.json").get("force_upcast", class_name == "AutoencoderKL")
     if dtype == torch.bfloat16 or (dtype == torch.float16 and layout.family.two_encoders and overflows):
         return torch.float32
     return dtype
 
 
-def _check_same_words(first: Any, second: Any, folder: Path) -> None:
-    """Both tokenizers read the same tokens, so that a word's places are the same for both encoders."""
-    if first.get_vocab() != second.get_vocab() or first.model_max_length != second.model_max_length:
-        raise UserError(
-            f"{folder}: tokenizer and tokenizer_2 know other words or lengths than each other: they do not belong "
-            "together; get the checkpoint again."
-        )
-
-
-def autoencoder_class(folder: Path) -> str:
+def autoencoder_class(folder: Path, classes: Sequence[str] = PARTS["vae"][1]) -> str:
     """The class that an autoencoder's configuration names.
 
+    Args:
+        folder: the autoencoder's.
+        classes: that it may be of.
+
     Raises:
-        UserError: if it names none.
+        UserError: if it names none, or another.
     """
-    classes = PARTS["vae"][1]
     name = vet_network(folder, STEMS["vae"], classes).get("_class_name")
     if name is None:
         raise UserError(f"{folder}/config.json names no class: it is {' or '.join(classes)}.")
@@ -186,7 +172,7 @@ def empty_network(folder: Path, class_name: str, stem: str, choice: WeightsChoic
     variant = chosen_variant(folder, stem, choice)
     config: Any = vet_network(folder, stem, (class_name,), choice)
     if class_name in TEXT_ENCODERS:
-        config = _text_config(config, folder)
+        config = text_config(class_name, config, folder)
     files = tuple(weight_files(folder, stem, variant))
     network = check_description(class_name, config, f"{folder}/config.json")
     _check_size(network, folder, files)
@@ -208,13 +194,13 @@ def empty_parts(
     """
     sources = _sources(folder, layout, vae)
     parts = {part: empty_network(place, name, STEMS[part], choice) for part, (place, name) in sources.items()}
-    return parts, _load_tokenizers(folder, layout, parts)
+    return parts, load_tokenizers(folder, layout, parts)
 
 
 def _sources(folder: Path, layout: Layout, vae: Path | None) -> dict[str, tuple[Path, str]]:
     """Folder and class of each network."""
     own = {part: (folder / part, layout.classes[part]) for part in layout.stems}
-    return own if vae is None else {**own, "vae": (vae, autoencoder_class(vae))}
+    return own if vae is None else {**own, "vae": (vae, autoencoder_class(vae, layout.family.parts["vae"][1]))}
 
 
 def _load_network(folder: Path, class_name: str, stem: str, dtype: torch.dtype, asked: str | None) -> Any:
@@ -236,7 +222,9 @@ def _load_network(folder: Path, class_name: str, stem: str, dtype: torch.dtype, 
         raise UserError(f"{empty.origin} does not load as a {class_name} ({first_line(error)}).") from error
     _check_complete(info, empty.origin)
     check_finite(made.state_dict().items(), empty.origin)
-    return made
+    # Beside half precision the libraries keep some layers in float32 (T5's last ones, Wan's norms); beside float64 too,
+    # which serves nobody.
+    return made if dtype in HALVES else made.to(dtype)
 
 
 def _strict(dtype: torch.dtype) -> dict[str, Any]:
@@ -288,17 +276,6 @@ def _class(name: str) -> Any:
     return getattr(transformers if name in TEXT_ENCODERS else diffusers, name)
 
 
-def _text_config(values: dict[str, Any], folder: Path) -> Any:
-    from transformers import CLIPTextConfig  # noqa: PLC0415
-
-    if values.get("model_type") == "clip" and isinstance(values.get("text_config"), dict):
-        values = values["text_config"]
-    try:
-        return CLIPTextConfig(**{name: values[name] for name in TEXT_FIELDS if name in values})
-    except Exception as error:  # a value of any wrong type
-        raise UserError(f"{folder}/config.json describes no text encoder ({first_line(error)}).") from error
-
-
 def check_description(class_name: str, config: Any, where: str) -> nn.Module:
     """Make a network without weights and call it once, neither of which takes memory or time to speak of.
 
@@ -317,7 +294,7 @@ def check_description(class_name: str, config: Any, where: str) -> nn.Module:
     try:
         with torch.device("meta"), torch.no_grad():
             empty = network(config) if class_name in TEXT_ENCODERS else network.from_config(config)
-            sound = _gives_what_it_takes(empty, class_name)
+            sound = gives_what_it_takes(empty, class_name)
     except Exception as error:  # whatever a wrong value leads to
         raise UserError(f"{where} describes no working {class_name} ({first_line(error)}): get it again.") from error
     if not sound:
@@ -325,35 +302,16 @@ def check_description(class_name: str, config: Any, where: str) -> nn.Module:
     return empty  # type: ignore[no-any-return]
 
 
-def _gives_what_it_takes(empty: Any, class_name: str) -> bool:
-    """Call a network on the "meta" device; whether rows and columns come out as they went in."""
-    if class_name in TEXT_ENCODERS:
-        return bool(empty(torch.zeros(1, 2, dtype=torch.long)).last_hidden_state.shape[1] == 2)
-    if class_name.startswith("Autoencoder"):
-        unit = pixels_per_latent(empty.config)
-        given = torch.zeros(1, 3, unit * TRIAL_SIDE, unit * TRIAL_SIDE)
-        encoded = empty.encode(given)
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return bool(latents.shape[-1] == TRIAL_SIDE and empty.decode(latents).sample.shape == given.shape)
-    if class_name == MOTION_ADAPTER:  # has no call of its own
-        return True
-    frames = (1,) if class_name == "UNetMotionModel" else ()
-    given = torch.zeros(1, empty.config.in_channels, *frames, TRIAL_SIDE, TRIAL_SIDE)
-    text = torch.zeros(1, 2, empty.config.encoder_hid_dim or empty.config.cross_attention_dim)
-    added = _trial_addition(empty.config) if empty.config.addition_embed_type == "text_time" else None
-    return bool(empty(given, 1, text, added_cond_kwargs=added).sample.shape[2:] == given.shape[2:])
-
-
-def _trial_addition(config: Any) -> dict[str, Tensor]:
-    """What a UNet of SDXL is told beside the prompt: sizes, and the pooled text that its width leaves room for."""
-    pooled = config.projection_class_embeddings_input_dim - SIZES_TOLD * config.addition_time_embed_dim
-    return {"text_embeds": torch.zeros(1, pooled), "time_ids": torch.zeros(1, SIZES_TOLD)}
-
-
 def _check_size(empty: nn.Module, folder: Path, files: Iterable[Path]) -> None:
     """Refuse a configuration of more numbers than the weights hold, before they take any memory."""
     shapes = tensor_shapes(files)
     needed, held = sum(value.numel() for value in empty.parameters()), sum(map(prod, shapes.values()))
+    computed = sum(value.numel() for value in empty.buffers())
+    if computed > held + SPARE_BUFFERS:
+        raise UserError(
+            f"{folder}/config.json describes {computed} numbers of places, the weights beside it hold {held}: they do "
+            "not belong together; get the checkpoint again."
+        )
     if needed > held:
         missing = sorted(name for name in empty.state_dict() if not any(one.endswith(name) for one in shapes))
         example = f"; {missing[0]} is not among them" if missing else ""
@@ -373,37 +331,3 @@ def _check_complete(info: dict[str, Any], origin: str) -> None:
     for name in sorted(info["unexpected_keys"]):
         if not name.endswith(NOT_OURS) and not any(part in name for part in NOT_OURS_PARTS):
             raise UserError(f"{origin} has a weight {quoted(name)} that its configuration has no layer for: {again}")
-
-
-def _load_tokenizers(folder: Path, layout: Layout, networks: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each text encoder, which has a `config`."""
-    made = {"tokenizer": _load_tokenizer(folder / "tokenizer", networks["text_encoder"].config)}
-    if layout.family.two_encoders:
-        made["tokenizer_2"] = _load_tokenizer(folder / "tokenizer_2", networks["text_encoder_2"].config)
-        _check_same_words(made["tokenizer"], made["tokenizer_2"], folder)
-    return made
-
-
-def _load_tokenizer(folder: Path, text_config: Any) -> Any:
-    from transformers import CLIPTokenizer  # noqa: PLC0415
-
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        context = tokenizer.model_max_length
-        if not 3 <= context <= text_config.max_position_embeddings:
-            raise UserError(
-                f"{folder}/tokenizer_config.json: model_max_length is {quoted(context)}, the text encoder reads at "
-                f"most {text_config.max_position_embeddings} tokens: set it to that."
-            )
-        ids = tokenizer("a", padding="max_length", max_length=context, return_offsets_mapping=True)["input_ids"]
-        largest = max(*ids, *tokenizer.get_vocab().values())
-    except UserError:
-        raise
-    except Exception as error:  # the library raises a dozen kinds
-        raise UserError(f"{folder} does not load as a CLIPTokenizer ({first_line(error)}).") from error
-    if largest >= text_config.vocab_size:
-        raise UserError(
-            f"{folder} has a token {largest}, the text encoder knows {text_config.vocab_size}: they do not belong "
-            "together; get the checkpoint again."
-        )
-    return tokenizer

@@ -13,9 +13,9 @@ from torch import Tensor
 from fatezero.attention.temporal import inflate, is_temporal
 from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.data.foreign_manifests.fatezero_manifests import DEFAULT_KEY_FRAMES, KEY_FRAMES, our_key_frames
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import RECOMMENDATIONS
 from fatezero.diffusion.components import check_description
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.pickles import copy_settings, file_inside, read_tensors
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.diffusion.single_file import INDEX
@@ -62,7 +62,7 @@ def convert_tune_a_video(source: Path, out: Path) -> Path:
         written = json.dumps({"key_frames": tuned_with}, indent=2) + "\n"
         (made / RECOMMENDATIONS).write_text(written, encoding="utf-8")
         try:
-            Backbone.load(str(made), RuntimeConfig(device="cpu", dtype="float32"))
+            UNetBackbone.load(str(made), RuntimeConfig(device="cpu", dtype="float32"))
         except UserError as error:  # what is wrong with the copy is wrong with the original
             raise UserError(str(error).replace(str(made), str(source))) from error
     return out

@@ -117,7 +117,7 @@ def wanted_files(paths: Iterable[str], stems: Iterable[tuple[str, str]], variant
         variant: as in `fetch_folder`.
     """
     there = list(paths)
-    wanted = [path for path in there if path.endswith((".json", ".txt")) and ".index." not in path]
+    wanted = [path for path in there if path.endswith((".json", ".txt", ".model")) and ".index." not in path]
     for part, stem in stems:
         folder = f"{part}/" if part else ""
         names = [path.removeprefix(folder) for path in there if path.startswith(folder)]

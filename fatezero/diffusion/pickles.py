@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fatezero.config import RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
-from fatezero.diffusion.vetting import LEFT_ASIDE, STEMS, TOKENIZER_FILES, is_no_weight, read_config
+from fatezero.diffusion.layouts import LEFT_ASIDE, STEMS
+from fatezero.diffusion.model_families.unet import UNetBackbone
+from fatezero.diffusion.vetting import TOKENIZER_FILES, is_no_weight, read_config
 from fatezero.errors import UserError, as_failure, out_of_memory
 from fatezero.system.publishing import replacing
 from fatezero.system.terminal import quoted
@@ -165,7 +166,7 @@ def convert_pickled_folder(source: Path, out: Path) -> Path:
         kept = {name: [None, None] if name in LEFT_ASIDE else value for name, value in index.items()}
         (made / "model_index.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         try:
-            Backbone.load(str(made), RuntimeConfig(device="cpu", dtype="float32"))
+            UNetBackbone.load(str(made), RuntimeConfig(device="cpu", dtype="float32"))
         except UserError as error:  # what is wrong with the copy is wrong with the original
             raise UserError(str(error).replace(str(made), str(source))) from error
     return out

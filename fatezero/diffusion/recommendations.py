@@ -6,18 +6,19 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from fatezero.config import MethodConfig
-from fatezero.diffusion.checkpoint import RECOMMENDATIONS
+from fatezero.diffusion.checkpoint import RECOMMENDATIONS, TRAINED_ON, family_in
 from fatezero.diffusion.vetting import read_object
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
 
-PARTS = tuple(field.name for field in fields(MethodConfig) if is_dataclass(field.default))
+_TYPES = {name: next(filter(is_dataclass, get_args(kind)), None) for name, kind in get_type_hints(MethodConfig).items()}
+PARTS = {name: kind for name, kind in _TYPES.items() if kind is not None}  # that can be off, by name
 _NAMES = (
     *(field.name for field in fields(MethodConfig)),
-    *(f"{part}.{field.name}" for part in PARTS for field in fields(getattr(MethodConfig(), part))),
+    *(f"{part}.{field.name}" for part, kind in PARTS.items() for field in fields(kind)),
 )
 
 
@@ -82,23 +83,24 @@ def _sentence(error: Exception) -> str:
     return shortened(" ".join(line.strip() for line in str(error).splitlines() if line.strip()), 300)
 
 
-def recommended_method(*folders: Path | None) -> MethodConfig:
-    """The original's configuration with what a checkpoint's folders recommend, later ones over earlier ones.
+def recommended_method(checkpoint: Path, adapter: Path | None = None) -> MethodConfig:
+    """The original's configuration with what is plain for a checkpoint's family, and what its folders recommend.
 
     Raises:
         UserError: if a file of recommendations is not a JSON object of settings.
     """
-    method = MethodConfig()
-    for folder in filter(None, folders):
+    method = with_settings(MethodConfig(), family_in(checkpoint).settings, str(checkpoint))
+    for folder in filter(None, (checkpoint, adapter)):
         method = with_settings(method, recommendations(folder), str(folder / RECOMMENDATIONS))
     return method
 
 
 def recommendations(folder: Path) -> dict[str, Any]:
-    """What a checkpoint recommends in its `fatezero.json`; nothing if it has none.
+    """What a checkpoint recommends in its `fatezero.json`, beside what it was trained on; nothing if it has none.
 
     Raises:
         UserError: if the file is not a JSON object.
     """
     path = folder / RECOMMENDATIONS
-    return read_object(path) if path.exists() else {}
+    stated = read_object(path) if path.exists() else {}
+    return {name: value for name, value in stated.items() if name != TRAINED_ON}

@@ -7,7 +7,7 @@ safetensors files, whose headers (names and shapes) say how large a network can 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,49 +15,35 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fatezero.data.files import read_json, read_text
-from fatezero.diffusion.schedule_fields import SCHEDULER_FILE, check_no_flow, vet_schedule
+from fatezero.diffusion.layouts import (
+    ADAPTER_STEM,
+    FAMILY_OF,
+    MOTION_ADAPTER,
+    SDXL,
+    STABLE_DIFFUSION,
+    Family,
+    Layout,
+    Parts,
+)
+from fatezero.diffusion.schedule_fields import SCHEDULER_FILE, check_no_flow, vet_flow, vet_schedule
 from fatezero.diffusion.weight_sets import WeightsChoice, check_variant, chosen_variant, original_file
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
 
-SCHEDULERS = (
-    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
-    *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler"),
-    *("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
-    *("DEISMultistepScheduler", "UniPCMultistepScheduler", "LCMScheduler", "TCDScheduler"),
+ARCHITECTURES = (
+    *("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel", "T5EncoderModel", "T5ForConditionalGeneration"),
+    *("UMT5EncoderModel", "UMT5ForConditionalGeneration", "LlamaModel", "LlamaForCausalLM"),
 )
-MOTION_ADAPTER = "MotionAdapter"
-# Library and classes of the parts that are loaded, and of those that a checkpoint may have beside them.
-PARTS = {
-    "unet": ("diffusers", ("UNet2DConditionModel", "UNetMotionModel")),
-    "vae": ("diffusers", ("AutoencoderKL", "AutoencoderTiny")),
-    "text_encoder": ("transformers", ("CLIPTextModel",)),
-    "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
-    "scheduler": ("diffusers", SCHEDULERS),
-}
-TWO_ENCODERS = {
-    "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
-    "tokenizer_2": PARTS["tokenizer"],
-}
-LEFT_ASIDE = {
-    "safety_checker": ("stable_diffusion", ("StableDiffusionSafetyChecker",)),
-    "feature_extractor": ("transformers", ("CLIPFeatureExtractor", "CLIPImageProcessor", "CLIPImageProcessorFast")),
-    "image_encoder": ("transformers", ("CLIPVisionModelWithProjection",)),
-    "motion_adapter": ("diffusers", (MOTION_ADAPTER,)),
-}
-STEMS = {
-    **{"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"},
-    **{"text_encoder": "model", "text_encoder_2": "model"},
-}
-ADAPTER_STEM = "diffusion_pytorch_model"
-ARCHITECTURES = ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel")
 TOKENIZER_FILES = (
     *("tokenizer_config.json", "tokenizer.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
     "merges.txt",
 )
+SENTENCEPIECE = "spiece.model"  # of T5, where there is no tokenizer.json
 # What makes a library import, download or run something.
 CODE = ("auto_map", "custom_pipeline", "custom_pipelines", "_module", "quantization_config", "trust_remote_code")
 CODE_FILES = ("adapter_config.json",)
+# Written by some versions of transformers, and read by none: whether attention was chosen by itself.
+HARMLESS = ("_attn_implementation_autoset",)
 NOT_WEIGHTS = (
     "position_ids",
     "v_pred",
@@ -73,88 +59,18 @@ FIRST_BYTES = {
 }
 ANY_WEIGHTS = WeightsChoice()
 COUNTS = ("_dim", "_size", "_channels", "_groups", "_heads", "_embeds")
+FLAGS = ("guidance_embeds",)  # that are named like counts
 MAX_LAYERS = 256  # of a kind, in networks of today fewer than 50
 MAX_LEVELS = 16  # resolutions of a network; lists in a configuration give a value for each
+BY_CHANNEL = ("latents_mean", "latents_std")  # lists that give a value for each channel of the latents
+MAX_CHANNELS = 1024  # of latents; 128 in LTX-Video
 MAX_NOISE_LEVELS = 10_000  # trainings take 1000
-
-
-@dataclass(frozen=True)
-class Family:
-    """Checkpoints of one layout.
-
-    Attributes:
-        name: as people say it.
-        pipelines: diffusers' classes of image models.
-        animated: that of video models.
-        parts: library and classes of the parts that are loaded.
-        addition: what the UNet is told beside prompt and timestep: its `addition_embed_type`.
-    """
-
-    name: str
-    pipelines: tuple[str, ...]
-    animated: str
-    parts: Mapping[str, tuple[str, tuple[str, ...]]]
-    addition: str | None
-
-    @property
-    def two_encoders(self) -> bool:
-        """Whether it has two text encoders."""
-        return "text_encoder_2" in self.parts
-
-
-FAMILIES = (
-    Family(
-        "Stable Diffusion 1.x or 2.x",
-        (
-            *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
-            *("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"),
-        ),
-        "AnimateDiffPipeline",
-        PARTS,
-        None,
-    ),
-    Family(
-        "SDXL",
-        ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
-        "AnimateDiffSDXLPipeline",
-        PARTS | TWO_ENCODERS,
-        "text_time",
-    ),
-)
-FAMILY_OF = {pipeline: family for family in FAMILIES for pipeline in (*family.pipelines, family.animated)}
-# Their transformers join text and image in one attention, where no map of the words stands apart to be fused.
-JOINT_ATTENTION = ("StableDiffusion3", "Flux")
-JOINT_TRANSFORMERS = ("SD3Transformer", "FluxTransformer", "Flux2Transformer")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a checkpoint is made of.
-
-    Attributes:
-        pipeline: class of diffusers.
-        classes: class by part.
-        zeros_for_empty_prompt: SDXL's unconditional branch is told zeros.
-    """
-
-    pipeline: str
-    classes: Mapping[str, str]
-    zeros_for_empty_prompt: bool = True
-
-    @property
-    def family(self) -> Family:
-        """The family that the pipeline is of."""
-        return FAMILY_OF[self.pipeline]
-
-    @property
-    def animated(self) -> bool:
-        """Whether it is a video model."""
-        return self.pipeline == self.family.animated
-
-    @property
-    def stems(self) -> dict[str, str]:
-        """Of its networks, the name of the weights' file before ".safetensors"."""
-        return {part: stem for part, stem in STEMS.items() if part in self.classes}
+# By what is in a pipeline's name, what it asks for beside a text.
+CONDITIONED = {
+    **dict.fromkeys(("ImageToVideo", "Image2Video"), "makes a video of an image"),
+    **dict.fromkeys(("Control", "VACE", "Animate"), "is led by other videos or images"),
+    **dict.fromkeys(("Fill", "Kontext", "Redux"), "is given an image beside the text"),
+}
 
 
 def vet_checkpoint(folder: Path, choice: WeightsChoice = ANY_WEIGHTS) -> Layout:
@@ -169,26 +85,39 @@ def vet_checkpoint(folder: Path, choice: WeightsChoice = ANY_WEIGHTS) -> Layout:
     """
     layout = _read_layout(folder / "model_index.json")
     family, stems = layout.family, layout.stems
-    configs = {part: vet_network(folder / part, stem, family.parts[part][1], choice) for part, stem in stems.items()}
+    known = {**family.parts, **family.optional}
+    configs = {part: vet_network(folder / part, stem, known[part][1], choice) for part, stem in stems.items()}
     check_variant(folder, stems.items(), choice)
-    if configs["unet"].get("addition_embed_type") != family.addition:
+    if layout.has_unet and configs["unet"].get("addition_embed_type") != family.addition:
         raise UserError(f"{folder} is no {family.name} checkpoint: its UNet is of another kind.")
-    for tokenizer in ("tokenizer", "tokenizer_2") if family.two_encoders else ("tokenizer",):
-        for name in TOKENIZER_FILES:
+    for tokenizer in layout.tokenizers:
+        for name in (*TOKENIZER_FILES, SENTENCEPIECE):
             _vet_tokenizer_file(folder / tokenizer / name)
-    read_scheduler(folder / SCHEDULER_FILE)
+    config = read_scheduler(folder / SCHEDULER_FILE, family)
+    named = config.get("_class_name")
+    # Of flows, whose shift has one name in one class and another in the other.
+    if family.flow and named not in {None, layout.classes["scheduler"]}:
+        raise UserError(
+            f"{folder / SCHEDULER_FILE} is of the class {quoted(named)}, model_index.json names "
+            f"{layout.classes['scheduler']}: name the same in both."
+        )
     return layout
 
 
-def read_scheduler(path: Path) -> dict[str, Any]:
-    """The configuration of a noise schedule that DDIM reproduces.
+def read_scheduler(path: Path, family: Family = STABLE_DIFFUSION) -> dict[str, Any]:
+    """The configuration of a schedule that is reproduced: DDIM's noise levels, or a flow's.
+
+    Args:
+        path: its file.
+        family: whose schedule it is.
 
     Raises:
         UserError: naming the file and what it says.
     """
     config = read_config(path, infinite=True)  # diffusers writes lambda_min_clipped as -Infinity
-    check_no_flow(config, path)
-    _check_class(config.get("_class_name"), SCHEDULERS, path)
+    if not family.flow:
+        check_no_flow(config, path)
+    _check_class(config.get("_class_name"), family.parts["scheduler"][1], path)
     for name, value in config.items():
         long = isinstance(value, list) and len(value) > MAX_NOISE_LEVELS
         if long or any(abs(number) > MAX_NOISE_LEVELS for number in whole_numbers(value)):
@@ -196,7 +125,15 @@ def read_scheduler(path: Path) -> dict[str, Any]:
                 f"{path}: {name} is {quoted(value)}: a schedule has at most {MAX_NOISE_LEVELS} noise levels; get the "
                 "checkpoint again."
             )
-    vet_schedule(config, path)
+    if not family.flow:
+        vet_schedule(config, path)
+        return config
+    vet_flow(config, path)
+    if config.get("use_dynamic_shifting") and not family.dynamic_shift:
+        raise UserError(
+            f"{path}: use_dynamic_shifting is true, which diffusers' {family.pipelines[0]} does not do: set it to "
+            "false, and shift to a number."
+        )
     return config
 
 
@@ -252,8 +189,9 @@ def check_depth(config: Mapping[str, Any], names: Iterable[str], path: Path) -> 
     """
     depth = _depth(names)
     for name, value in _items(config):
-        long = isinstance(value, list) and len(value) > max(depth, MAX_LEVELS)
-        if value is True and name.endswith(COUNTS):
+        most = MAX_CHANNELS if name in BY_CHANNEL else max(depth, MAX_LEVELS)
+        long = isinstance(value, list) and len(value) > most
+        if value is True and name.endswith(COUNTS) and name not in FLAGS:
             raise UserError(f"{path}: {name} is true: it is a number; get the checkpoint again.")
         many = "layers" in name or "blocks" in name  # of either kind, by the names that both libraries give them
         if long or (many and any(not 0 <= number <= depth for number in whole_numbers(value))):
@@ -275,7 +213,8 @@ def read_config(path: Path, *, infinite: bool = False) -> dict[str, Any]:
     """
     values = read_object(path, infinite=infinite)
     for name, value in _items(values):
-        if name in CODE or "attn_implementation" in name or (isinstance(value, str) and value.endswith(".py")):
+        kernel = "attn_implementation" in name and name not in HARMLESS
+        if name in CODE or kernel or (isinstance(value, str) and value.endswith(".py")):
             raise UserError(
                 f"{path}: {quoted(name)} is {quoted(value)}, which would run code that a checkpoint names: take it "
                 "away, or use another checkpoint."
@@ -406,38 +345,54 @@ def whole_numbers(value: Any) -> Iterator[int]:
 
 def _read_layout(path: Path) -> Layout:
     index = read_config(path)
-    pipeline = index.get("_class_name")
     _refuse_other_models(index, path)
+    pipeline = index.get("_class_name")
     _check_class(pipeline, tuple(FAMILY_OF), path, needed=True)
-    parts = FAMILY_OF[str(pipeline)].parts
+    family = FAMILY_OF[str(pipeline)]
     scheduler = index.get("scheduler")
-    if isinstance(scheduler, list):
+    if isinstance(scheduler, list) and not family.flow:
         check_no_flow({"_class_name": scheduler[-1] if scheduler else None}, path)
+    known = {*family.parts, *family.optional, *family.left_aside}
     for part, named in index.items():
-        if part in parts or part in LEFT_ASIDE or isinstance(named, list | dict):
-            _check_part(part, named, parts, path)
-    missing = parts.keys() - index.keys()
+        if part in known or isinstance(named, list | dict):
+            _check_part(part, named, family, path)
+    missing = family.parts.keys() - index.keys()
     if missing:
-        raise UserError(f"{path} names no {min(missing)}: give a folder in diffusers' Stable Diffusion layout.")
-    zeros = index.get("force_zeros_for_empty_prompt", True)
-    if not isinstance(zeros, bool):
-        raise UserError(f"{path}: force_zeros_for_empty_prompt is {quoted(zeros)}: it is true or false.")
-    return Layout(str(pipeline), {part: index[part][1] for part in parts}, zeros)
+        raise UserError(f"{path} names no {min(missing)}: give a folder in diffusers' layout of {family.name}.")
+    there = [part for part in family.optional if index.get(part, [None, None]) != [None, None]]
+    classes = {part: index[part][1] for part in (*family.parts, *there)}
+    return _with_settings(Layout(str(pipeline), classes), index, path)
+
+
+def _with_settings(layout: Layout, index: Mapping[str, Any], path: Path) -> Layout:
+    """What a model_index.json says beside parts."""
+    zeros, expand = index.get("force_zeros_for_empty_prompt", True), index.get("expand_timesteps", False)
+    for name, value in (("force_zeros_for_empty_prompt", zeros), ("expand_timesteps", expand)):
+        if not isinstance(value, bool):
+            raise UserError(f"{path}: {name} is {quoted(value)}: it is true or false.")
+    boundary = index.get("boundary_ratio")
+    if boundary is not None and (not isinstance(boundary, float) or not 0 < boundary < 1):
+        raise UserError(f"{path}: boundary_ratio is {quoted(boundary)}: it is a share of the noise levels, as 0.875.")
+    if (boundary is not None) != ("transformer_2" in layout.classes):
+        raise UserError(
+            f"{path} has boundary_ratio without transformer_2, or the second without the first: a model of two stages "
+            "has both; get the checkpoint again."
+        )
+    for one, two in (("text_encoder_3", "tokenizer_3"), ("tokenizer_3", "text_encoder_3")):
+        if one in layout.classes and two not in layout.classes:
+            raise UserError(f"{path} names {one} and no {two}, which it works with: get the checkpoint again.")
+    return replace(layout, zeros_for_empty_prompt=zeros, boundary_ratio=boundary, expand_timesteps=expand)
 
 
 def _refuse_other_models(index: Mapping[str, Any], path: Path) -> None:
     """Say of models that people have, and that FateZero does not edit with, what they are."""
-    named = index.get("transformer")
-    transformer = named[-1] if isinstance(named, list) and named else None
-    for name, starts in ((index.get("_class_name"), JOINT_ATTENTION), (transformer, JOINT_TRANSFORMERS)):
-        if isinstance(name, str) and name.startswith(starts):
-            raise UserError(
-                f"{path} is of the class {quoted(name)}, a transformer that joins text and image in one attention, "
-                "while FateZero edits by cross-attention of its own: give a Stable Diffusion 1.x, 2.x or SDXL "
-                "checkpoint."
-            )
-    if index.get("requires_aesthetics_score") is True or (
-        "text_encoder_2" in index and index.get("text_encoder") == [None, None]
+    pipeline = index.get("_class_name")
+    if isinstance(pipeline, str) and pipeline not in FAMILY_OF:
+        wants = next((said for part, said in CONDITIONED.items() if part in pipeline), None)
+        if wants is not None:
+            raise UserError(f"{path} is of the class {quoted(pipeline)}, which {wants}: use one of text alone.")
+    if pipeline in SDXL.pipelines and (
+        index.get("requires_aesthetics_score") is True or index.get("text_encoder") == [None, None]
     ):
         raise UserError(
             f"{path} describes SDXL's refiner, which only finishes what the base model began and has one text encoder: "
@@ -445,21 +400,25 @@ def _refuse_other_models(index: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _check_part(part: str, named: Any, parts: Mapping[str, tuple[str, tuple[str, ...]]], path: Path) -> None:
-    if part in LEFT_ASIDE and named == [None, None]:
+def _check_part(part: str, named: Any, family: Family, path: Path) -> None:
+    if (part in family.optional or part not in family.parts) and named == [None, None]:
         return
-    library, classes = {**parts, **LEFT_ASIDE}.get(part, ("", ()))
+    library, classes = _known_parts(family).get(part, ("", ()))
     if not isinstance(named, list) or len(named) != 2 or named[0] != library or named[1] not in classes:
-        allowed = f"it is {library}'s {' or '.join(classes)}" if classes else "Stable Diffusion has no such part"
+        allowed = f"it is {library}'s {' or '.join(classes)}" if classes else f"{family.name} has no such part"
         raise UserError(f"{path}: {quoted(part)} is {quoted(named)}; {allowed}.")
+
+
+def _known_parts(family: Family) -> Parts:
+    return {**family.parts, **family.optional, **family.left_aside}
 
 
 def _check_class(name: Any, classes: Sequence[str], path: Path, *, needed: bool = False) -> None:
     if (name is None and not needed) or name in classes:
         return
     raise UserError(
-        f"{path} is of the class {quoted(name)}, which is not a Stable Diffusion 1.x, 2.x or SDXL checkpoint's; known "
-        f"are {', '.join(classes)}."
+        f"{path} is of the class {quoted(name)}, which is not one of a checkpoint that FateZero edits with; known are "
+        f"{', '.join(classes)}."
     )
 
 
@@ -468,6 +427,10 @@ def _vet_tokenizer_file(path: Path) -> None:
         return
     if path.suffix == ".json":
         read_config(path)
+        return
+    if path.name == SENTENCEPIECE:
+        if not path.is_file():
+            raise UserError(f"{path} is no regular file: get the checkpoint again.")
         return
     try:
         read_text(path)

@@ -81,7 +81,7 @@ def test_levels_without_attention_elsewhere(golden_folder: Path, tmp_path: Path)
     )  # fmt: skip
     tiny_pipeline(golden_folder, unet=unet).save_pretrained(tmp_path)
     sites = FateZero.load(str(tmp_path), QUIET).backbone.sites
-    found = Counter((site.block, site.downsampling, site.kind) for site in sites)
+    found = Counter((site.part, site.downsampling, site.kind) for site in sites)
     kinds = ("self", "cross")
     levels = {("down", 2): 1, ("down", 4): 1, ("mid", 8): 1, ("up", 4): 2, ("up", 2): 2}
     assert found == {(*level, kind): layers for level, layers in levels.items() for kind in kinds}

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from fatezero.attention.temporal import inflate
 from fatezero.config import ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import find_checkpoint, native_size
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.recommendations import recommended_method
 from fatezero.diffusion.temporal_weights import load_temporal, save_inflated
 from fatezero.errors import UserError
@@ -43,10 +43,10 @@ def weights_of(model: Path, part: str) -> Path:
     return model / part / f"{WEIGHTS[part]}.safetensors"
 
 
-def load(model: Path) -> Backbone:
+def load(model: Path) -> UNetBackbone:
     native_size(find_checkpoint(ModelOptions(model=str(model))).folder)
     recommended_method(model)
-    return Backbone.load(str(model), QUIET)
+    return UNetBackbone.load(str(model), QUIET)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_motion_adapters_are_whole(
     damage(tensors, name)
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
-        Backbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
+        UNetBackbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +269,11 @@ def test_configurations_of_motion_adapters(golden_folder: Path, tmp_path: Path, 
     MotionAdapter(**shape).save_pretrained(tmp_path)
     change(tmp_path / "config.json", **values)
     with pytest.raises(UserError):
-        Backbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
+        UNetBackbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
 
 
 @pytest.mark.parametrize("rank", ["x", 0, -1, True, 1.5, [4], None])
-def test_ranks_of_temporal_layers(backbone32: Backbone, tmp_path: Path, rank: Any) -> None:
+def test_ranks_of_temporal_layers(backbone32: UNetBackbone, tmp_path: Path, rank: Any) -> None:
     unet = copy.deepcopy(backbone32.unet)
     inflate(unet, 4)  # type: ignore[arg-type]
     save_inflated(unet, 4, tmp_path)  # type: ignore[arg-type]
@@ -284,7 +284,7 @@ def test_ranks_of_temporal_layers(backbone32: Backbone, tmp_path: Path, rank: An
 
 @pytest.mark.parametrize("damage", [_without_one, _of_another_shape, _not_a_number, _of_whole_numbers])
 def test_temporal_layers_are_whole(
-    backbone32: Backbone, tmp_path: Path, damage: Callable[[dict[str, torch.Tensor], str], None]
+    backbone32: UNetBackbone, tmp_path: Path, damage: Callable[[dict[str, torch.Tensor], str], None]
 ) -> None:
     unet = copy.deepcopy(backbone32.unet)
     inflate(unet, 4)  # type: ignore[arg-type]
