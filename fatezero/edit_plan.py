@@ -10,10 +10,8 @@ from fatezero.attention.active_steps import active_steps, cross_steps
 from fatezero.attention.fusion import CrossMix
 from fatezero.attention.prompts import Prompt
 from fatezero.attention.word_maps import cross_mixes
-from fatezero.config import BlendingConfig, FusionConfig, MethodConfig
+from fatezero.config import BlendingConfig, FlowEditConfig, FusionConfig, MethodConfig
 from fatezero.diffusion.backbone import Backbone
-from fatezero.diffusion.ddim import Step
-from fatezero.diffusion.feature_reuse import outermost_level
 from fatezero.diffusion.step_sets import guided_steps, reused_steps, unconditional_steps
 from fatezero.errors import UserError
 from fatezero.source_attention.needs import Needs
@@ -27,12 +25,11 @@ class PlannedStep:
     Attributes:
         index: 0 is the noisiest.
         source_index: the inversion step at the same timestep, N - 1 - index.
-        ddim: timestep and the noise levels on both sides.
         reuses_features: only the UNet's outermost level is computed, from the last deep features.
         guided: the prediction is guided.
         unconditional: the branch without a prompt runs beside the prompt's (classifier-free guidance): never where a
-            UNet is told the scale, and otherwise in guided steps, except those that take the last difference; also in
-            a whole step whose features it needs later.
+            network is told the scale, and otherwise in guided steps, except those that take the last difference; also
+            in a whole step whose features it needs later.
         fuses_self: self-attention comes from the source.
         cross: how cross-attention is mixed with the source's; None leaves it alone.
         blends_attention: self-attention comes from the source outside the mask only.
@@ -41,7 +38,6 @@ class PlannedStep:
 
     index: int
     source_index: int
-    ddim: Step
     reuses_features: bool = False
     guided: bool = False
     unconditional: bool = False
@@ -73,6 +69,8 @@ class EditPlan:
         negative_prompt: text of the unconditional branch.
         fused_sites: names of the layers whose attention is fused.
         blending: how masks are made; None where nothing is blended.
+        flow_edit: as in `MethodConfig`.
+        plain_steps: how many of FlowEdit's steps, the last ones, denoise under the target prompt alone.
         source_tokens: positions of the edited words in the source prompt.
         target_tokens: positions of the words in the target prompt that stand for them.
     """
@@ -84,6 +82,8 @@ class EditPlan:
     negative_prompt: str = ""
     fused_sites: frozenset[str] = frozenset()
     blending: BlendingConfig | None = None
+    flow_edit: FlowEditConfig | None = None
+    plain_steps: int = 0
     source_tokens: tuple[int, ...] = ()
     target_tokens: tuple[int, ...] = ()
 
@@ -95,6 +95,11 @@ class EditPlan:
         return Needs(self.fused_sites, selfs, crosses)
 
     @property
+    def difference_steps(self) -> tuple[PlannedStep, ...]:
+        """FlowEdit's steps that go by the difference of two velocities."""
+        return self.steps[: len(self.steps) - self.plain_steps]
+
+    @property
     def blends_by_target_words(self) -> bool:
         """Whether latents are blended by masks of the target's words as well."""
         blends = any(step.blends_latents for step in self.steps)
@@ -104,7 +109,7 @@ class EditPlan:
 def plan_edit(
     backbone: Backbone,
     method: MethodConfig,
-    schedule: tuple[Step, ...],
+    steps: int,
     source_prompt: str,
     target_prompt: str,
     edited_words: tuple[str, ...] = (),
@@ -115,37 +120,37 @@ def plan_edit(
     Args:
         backbone: tokenises the prompts.
         method: the configuration.
-        schedule: the steps that the edit walks, clean to noisy.
+        steps: how many the edit walks.
         source_prompt: describes the clip.
         target_prompt: describes the edit.
         edited_words: words of the source prompt; without any, nothing is blended.
         target_words: words of the target prompt, needed where latents are blended by both.
 
     Raises:
-        UserError: for words that are not in their prompt, prompts that the word map cannot align, and a negative prompt
-            where no branch is told it.
+        UserError: for words that are not in their prompt, prompts that the word map cannot align, and settings that
+            mean nothing to the networks.
     """
-    _check_distilled(backbone, method)
+    _check_branches(backbone, method)
     contexts = method.prompt_contexts
     source, target = backbone.read_prompt(source_prompt, contexts), backbone.read_prompt(target_prompt, contexts)
     # A word that is not in its prompt is a mistake, whether or not it is used.
     source_tokens, target_tokens = _tokens_of(source, edited_words), _tokens_of(target, target_words)
     fusion, blending = method.fusion, method.blending if edited_words else None
-    mixes = cross_mixes(fusion, source, target, len(schedule)) if fusion else (None,) * len(schedule)
-    steps = _planned_steps(
-        replace(method, blending=blending), schedule, mixes, embeds_guidance=backbone.embeds_guidance
-    )
     sites = fused_sites(backbone, fusion) if fusion else frozenset()
-    if method.feature_reuse > 1:
-        _check_reuse(backbone, method, sites, len(schedule))
+    backbone.check_method(method, sites)
+    mixes = cross_mixes(fusion, source, target, steps) if fusion else (None,) * steps
+    planned = _planned_steps(replace(method, blending=blending), steps, mixes, embeds_guidance=backbone.embeds_guidance)
+    _check_reuse(method, steps)
     plan = EditPlan(
-        steps=steps,
+        steps=planned,
         guidance_scale=method.guidance_scale,
         solver_order=method.solver_order,
         target_prompt=target,
         negative_prompt=backbone.read_prompt(method.negative_prompt, contexts).text,
         fused_sites=sites,
         blending=blending,
+        flow_edit=method.flow_edit,
+        plain_steps=method.plain_steps,
         source_tokens=source_tokens,
         target_tokens=target_tokens,
     )
@@ -158,10 +163,10 @@ def plan_edit(
 
 
 def _planned_steps(
-    method: MethodConfig, schedule: tuple[Step, ...], mixes: Sequence[CrossMix | None], *, embeds_guidance: bool
+    method: MethodConfig, count: int, mixes: Sequence[CrossMix | None], *, embeds_guidance: bool
 ) -> tuple[PlannedStep, ...]:
     """Every step of an edit, noisy to clean, with the mixes of its cross-attention where it is computed in whole."""
-    fusion, blending, count = method.fusion, method.blending, len(schedule)
+    fusion, blending = method.fusion, method.blending
     reused = reused_steps(method.feature_reuse, count)
     guided = guided_steps(method, count)
     unconditional = frozenset[int]() if embeds_guidance else unconditional_steps(method, count)
@@ -171,7 +176,6 @@ def _planned_steps(
         PlannedStep(
             index=index,
             source_index=count - 1 - index,
-            ddim=step,
             reuses_features=index in reused,
             guided=index in guided,
             unconditional=index in unconditional,
@@ -180,32 +184,29 @@ def _planned_steps(
             blends_attention=blending is not None and blending.self_attention and index in self_steps,
             blends_latents=index in latent_steps,
         )
-        for index, step in enumerate(reversed(schedule))
+        for index in range(count)
     )
 
 
-def _check_distilled(backbone: Backbone, method: MethodConfig) -> None:
-    if not backbone.embeds_guidance:
-        return
+def _check_branches(backbone: Backbone, method: MethodConfig) -> None:
+    """Refuse what only a branch without a prompt can be told where none is run, and FlowEdit without velocities."""
     for name, value, off in (
         ("negative_prompt", method.negative_prompt, ""),
         ("guidance_every", method.guidance_every, 1),
     ):
-        if value != off:
+        if backbone.embeds_guidance and value != off:
             raise UserError(
                 f"{name} is {quoted(value)}, but {backbone.name} was distilled with its guidance and runs no "
                 f"unconditional branch: give no {name}."
             )
-
-
-def _check_reuse(backbone: Backbone, method: MethodConfig, sites: frozenset[str], count: int) -> None:
-    """Refuse what would fuse in some of the steps that it is asked for and silently not in the others."""
-    outer = outermost_level(backbone.unet)
-    if any(site.startswith(outer) for site in sites):
+    if method.flow_edit is not None and not backbone.predicts_velocity:
         raise UserError(
-            f"feature_reuse is {method.feature_reuse}, but layers of the UNet's outermost level, which it computes "
-            "without the others, are fused too: set fusion.min_downsampling to 2 or more, or feature_reuse to 1."
+            f"flow_edit goes by velocities of flow matching, which {backbone.name} does not predict: set it to null."
         )
+
+
+def _check_reuse(method: MethodConfig, count: int) -> None:
+    """Refuse windows of fusion in which no step is computed in whole, so that nothing would be fused."""
     reused = reused_steps(method.feature_reuse, count)
     for name, asked in _fusion_steps(method.fusion, count).items() if method.fusion else ():
         if asked and reused.issuperset(asked):
@@ -229,7 +230,7 @@ def fused_sites(backbone: Backbone, fusion: FusionConfig) -> frozenset[str]:
     Layers of attention over frames are among them only where `fusion.temporal` says so.
 
     Raises:
-        UserError: if the UNet has none.
+        UserError: if the network has none.
     """
     sites = frozenset(
         site.name

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, reduce
 from hashlib import blake2b
@@ -17,16 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fatezero.attention.mask_layers import MaskLayers
 from fatezero.blending.mask import MaskAverage, word_attention
 from fatezero.config import GB, MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, to_bytes, to_unit_range
-from fatezero.diffusion.checkpoint import pixels_per_latent
-from fatezero.diffusion.ddim import Step, move, schedule
-from fatezero.diffusion.denoiser import Denoiser, video_denoiser
+from fatezero.diffusion.backbone import Backbone, Denoiser, load_backbone
 from fatezero.diffusion.inversion import Trajectory, invert
+from fatezero.diffusion.moves import Step
 from fatezero.diffusion.recommendations import recommended_method
 from fatezero.edit_plan import EditPlan, plan_edit
-from fatezero.editing import EditStep, denoise, edit
+from fatezero.editing import EditStep, denoise, edit, flow_edit
 from fatezero.errors import UserError
 from fatezero.results import EditResult, Inversion, Target, as_words, with_weights
 from fatezero.source_attention.backends import SourceAttention
@@ -106,12 +104,13 @@ class FateZero:
         cache: KeptInversions | None = None,
         processes: int = 1,
     ) -> FateZero:
-        """Load a checkpoint and what is added to it, as `Backbone.load` does; the rest as for `FateZero`.
+        """Load a checkpoint and what is added to it, as `load_backbone` does; the rest as for `FateZero`.
 
         Raises:
             UserError: if it cannot be loaded.
         """
-        backbone = Backbone.load(networks, runtime)
+        named = ModelOptions(model=networks) if isinstance(networks, str) else networks
+        backbone = load_backbone(named, runtime)
         for note in backbone.notes:
             report(note)
         return cls(backbone, runtime, report, cache, processes)
@@ -142,7 +141,7 @@ class FateZero:
             edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
             target_words: words of the target prompt that stand for them; needed to blend latents by both.
             method: the configuration; None is the one recommended for the checkpoint.
-            seed: seed of a sampled posterior and of SDEdit's noise.
+            seed: seed of a sampled posterior, and of SDEdit's and FlowEdit's noise.
             progress: called after every step with the stage and how far it is.
 
         Raises:
@@ -179,34 +178,35 @@ class FateZero:
         Raises:
             UserError: for frames, words or settings that do not fit.
         """
-        mask_downsampling = _shared_mask_downsampling(targets)
+        mask_layers, method = _shared_mask_layers(targets), targets[0].method
         _check_frames(frames)
         if self.backbone.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.backbone.device)
         needs = reduce(or_, (self.plan(prompt, target).needs for target in targets))
-        about = self._about(frames, prompt, targets[0], (mask_downsampling, middle)) if self._cache else {}
+        schedule = self._schedule(frames, method)
+        about = self._about(frames, prompt, targets[0], (mask_layers, middle)) if self._cache else {}
         kept = None
         if self._cache:
-            expected = self._expected(frames, prompt, targets[0].method, mask_downsampling)
+            expected = self._expected(frames, prompt, method, mask_layers)
             kept = self._cache.get(about, self.backbone.device, expected, self._report)
         started = time.perf_counter()
         clean = self._encode(frames, targets[0]) if kept is None else kept["clean"]
         encoded = time.perf_counter()
-        method = targets[0].method
-        with self._denoiser(method, len(frames), middle) as denoiser:
-            choice = self._choose_backend(denoiser, clean, needs)
+        with self.backbone.denoiser(method, len(clean), self.runtime.chunk, middle) as denoiser:
+            choice = self._choose_backend(denoiser, clean, prompt, needs)
             trajectory = None
-            if method.sdedit_strength is None and kept is not None:
-                steps = schedule(self.backbone.scheduler_config, method.steps)
-                trajectory = Trajectory(prompt, steps, kept["latents"], kept.get("cross_maps"), None)
-            elif method.sdedit_strength is None:
+            if method.inverts and kept is not None:
+                trajectory = Trajectory(
+                    prompt, schedule, kept["latents"], kept.get("cross_maps"), None, kept.get("midway")
+                )
+            elif method.inverts:
                 attention = choice.open(needs, self.backbone.device) if choice else None
-                trajectory = self._invert(denoiser, clean, prompt, method, mask_downsampling, attention, progress)
+                trajectory = self._invert(denoiser, clean, prompt, schedule, method, mask_layers, attention, progress)
         inversion = Inversion(
             source_frames=frames,
             prompt=prompt,
             basis=targets[0].basis,
-            mask_downsampling=mask_downsampling,
+            mask_layers=mask_layers,
             clean=clean,
             trajectory=trajectory,
             choice=choice,
@@ -221,16 +221,14 @@ class FateZero:
         self._report(f"kept {sizes}{found}")
         return inversion
 
-    def _denoiser(self, method: MethodConfig, length: int, middle: int | None) -> AbstractContextManager[Denoiser]:
-        return video_denoiser(self.backbone, method, length, self.runtime.chunk, middle)
-
     def _invert(
         self,
         denoiser: Denoiser,
         clean: Tensor,
         prompt: str,
+        schedule: tuple[Step, ...],
         method: MethodConfig,
-        mask_downsampling: int | None,
+        mask_layers: MaskLayers | None,
         attention: SourceAttention | None,
         progress: Progress,
     ) -> Trajectory:
@@ -241,31 +239,36 @@ class FateZero:
             denoiser,
             clean,
             prompt,
-            schedule(self.backbone.scheduler_config, method.steps),
-            mask_downsampling,
+            schedule,
+            mask_layers,
             attention,
             on_step,
             solver_order=method.solver_order,
             feature_reuse=method.feature_reuse,
         )
 
-    def _choose_backend(self, denoiser: Denoiser, clean: Tensor, needs: Needs) -> BackendChoice | None:
+    def _choose_backend(self, denoiser: Denoiser, clean: Tensor, prompt: str, needs: Needs) -> BackendChoice | None:
         """How the source's attention is kept; None where it is not needed. Tells the user."""
         choice = None
         if needs:
-            shapes = denoiser.recording_shapes(clean)
+            shapes = denoiser.recording_shapes(clean, prompt)
             choice = choose_backend(self.runtime, needs, shapes, self.backbone.device, self.processes)
         source = choice or "the source's attention is not needed"
-        self._report(f"{len(clean)} frames in {len(denoiser.chunks)} UNet calls a step; {source}")
+        self._report(f"{len(clean)} latents in {len(denoiser.chunks)} network calls a step; {source}")
         return choice
 
+    def _schedule(self, frames: Frames, method: MethodConfig) -> tuple[Step, ...]:
+        """The levels that a method walks for a clip, clean to noisy; SDEdit's and FlowEdit's end where they start."""
+        steps = self.backbone.schedule(method.steps, self.backbone.latent_shape(*frames.shape[:3]))
+        return steps[: method.edit_steps]
+
     def _encode(self, frames: Frames, target: Target) -> Tensor:
-        """F,C,h,w: each frame on its own, so that its latent does not depend on its neighbours."""
+        """F,C,h,w, of which a sampled one follows from the target's seed."""
         sampled = target.method.posterior == "sample"
         generator = torch.Generator().manual_seed(target.seed) if sampled else None
-        return torch.cat([self.backbone.encode(to_unit_range(frame[None]), generator) for frame in frames])
+        return self.backbone.encode_clip(frames, generator, tiling=target.method.autoencoder_tiling)
 
-    def _about(self, frames: Frames, prompt: str, target: Target, more: tuple[int | None, ...]) -> dict[str, str]:
+    def _about(self, frames: Frames, prompt: str, target: Target, more: tuple[object, ...]) -> dict[str, str]:
         """Everything that an inversion is made from."""
         return {
             "version": INVERSION_VERSION,
@@ -277,32 +280,31 @@ class FateZero:
             "chunk": str(self.runtime.chunk),
         }
 
-    def _expected(self, frames: Frames, prompt: str, method: MethodConfig, mask_downsampling: int | None) -> Expected:
+    def _expected(self, frames: Frames, prompt: str, method: MethodConfig, mask_layers: MaskLayers | None) -> Expected:
         """The tensors of an inversion, as `_kept_tensors` gives them."""
-        backbone, length = self.backbone, len(frames)
-        unit = pixels_per_latent(backbone.vae.config)
-        size = frames.shape[1] // unit, frames.shape[2] // unit
-        clean = (length, int(backbone.vae.config.latent_channels), *size)
-        expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"clean": (clean, backbone.latent_dtype)}
-        if method.sdedit_strength is None:
-            steps = len(schedule(backbone.scheduler_config, method.steps))
-            expected["latents"] = ((steps + 1, *clean), backbone.latent_dtype)
-            for site in backbone.sites:
-                if site.kind == "cross" and site.downsampling == mask_downsampling:
-                    tokens = len(backbone.read_prompt(prompt, method.prompt_contexts).ids)
-                    expected["cross_maps"] = ((steps, length, *site.size(*size), tokens), backbone.latent_dtype)
-        return expected
+        backbone, steps = self.backbone, method.steps
+        clean = backbone.latent_shape(*frames.shape[:3])
+        shapes: dict[str, tuple[int, ...]] = {"clean": clean}
+        if method.inverts:
+            shapes["latents"] = (steps + 1, *clean)
+            if backbone.solver(method.solver_order).asks_midway:
+                shapes["midway"] = (steps, *clean)
+            if mask_layers is not None:
+                size = mask_layers.among(backbone.sites, backbone.name)[0].size(*clean[2:])
+                tokens = len(backbone.read_prompt(prompt, method.prompt_contexts).ids)
+                shapes["cross_maps"] = (steps, clean[0], *size, tokens)
+        return {name: (shape, backbone.latent_dtype) for name, shape in shapes.items()}
 
     @torch.no_grad()
     def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
         """Edit a clip from its inversion."""
         plan = self.plan(inversion.prompt, target)
-        unmasked = target.mask_downsampling not in {None, inversion.mask_downsampling}
+        unmasked = target.mask_layers not in {None, inversion.mask_layers}
         if target.basis != inversion.basis or unmasked or (plan.needs and inversion.choice is None):
             raise UserError(
                 "This edit needs another inversion: invert with its own steps, solver order, feature reuse, key "
-                "frames, norm scope, posterior (and its seed), contexts of prompts, mask layers, SDEdit strength and "
-                "fusion."
+                "frames, norm scope, posterior (and its seed), contexts of prompts, mask layers, SDEdit strength, "
+                "FlowEdit, windows, tiling and fusion."
             )
         if target.method.blending and not target.edited_words:
             self._report("nothing is blended: no edited words were given")
@@ -316,23 +318,31 @@ class FateZero:
             masks.add([step.attention_mask] if step.attention_mask else step.latent_masks)
             progress("editing", step.index + 1, len(plan.steps))
 
-        with video_denoiser(
-            self.backbone, target.method, len(inversion.clean), inversion.chunk, inversion.middle
-        ) as denoiser:
-            if inversion.trajectory is None:
-                latents = denoise(denoiser, plan, self._noised(inversion.clean, plan, target.seed), on_step)
-            else:
+        method, clean = target.method, inversion.clean
+        with self.backbone.denoiser(method, len(clean), inversion.chunk, inversion.middle) as denoiser:
+            if inversion.trajectory is not None:
                 latents = edit(denoiser, plan, inversion.trajectory, on_step)
+            else:
+                schedule, noises = self._schedule(inversion.source_frames, method), _noises(clean, target.seed)
+                if plan.flow_edit is not None:
+                    latents = flow_edit(
+                        denoiser, plan, plan.flow_edit, schedule, clean, inversion.prompt, noises, on_step
+                    )
+                else:
+                    noisy = schedule[-1].noised(clean, next(noises))
+                    latents = denoise(denoiser, plan, schedule, noisy, on_step)
         edited = time.perf_counter()
-        frames = np.concatenate([to_bytes(self.backbone.decode(latent[None])) for latent in latents])
+        frames = self.backbone.decode_clip(latents, tiling=method.autoencoder_tiling)
+        shown = list(self.backbone.latent_of_frames(len(frames)))
+        share = masks.mean()
         return EditResult(
             frames=frames,
             source_frames=inversion.source_frames,
             source_prompt=inversion.prompt,
             target=target,
             latents=latents.cpu(),
-            masks=masks.mean(),
-            attention=self._attention(inversion, target),
+            masks=None if share is None else share[shown],
+            attention={word: seen[shown] for word, seen in self._attention(inversion, target).items()},
             choice=inversion.choice,
             bytes_kept=inversion.bytes_kept,
             seconds={**inversion.seconds, "editing": edited - started, "decode": time.perf_counter() - edited},
@@ -348,18 +358,12 @@ class FateZero:
         return plan_edit(
             self.backbone,
             target.method,
-            _walked_steps(self.backbone, target.method),
+            target.method.edit_steps,
             source_prompt,
             target.prompt,
             target.edited_words,
             target.target_words,
         )
-
-    def _noised(self, clean: Tensor, plan: EditPlan, seed: int) -> Tensor:
-        """Latents F,C,h,w at the noisiest level of a plan, where SDEdit starts."""
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32).to(clean)
-        return move(clean, noise, 1.0, plan.steps[0].ddim.alpha_noisy)
 
     def _attention(self, inversion: Inversion, target: Target) -> dict[str, npt.NDArray[np.float32]]:
         if inversion.trajectory is None or inversion.trajectory.cross_maps is None:
@@ -372,23 +376,25 @@ class FateZero:
         }
 
 
-def _walked_steps(backbone: Backbone, method: MethodConfig) -> tuple[Step, ...]:
-    steps = schedule(backbone.scheduler_config, method.steps)
-    return steps if method.sdedit_strength is None else steps[: max(1, round(method.sdedit_strength * len(steps)))]
+def _noises(like: Tensor, seed: int) -> Iterator[Tensor]:
+    """Seeded noise, again and again, drawn on the CPU so that it is the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
 
 
-def _shared_mask_downsampling(targets: Sequence[Target]) -> int | None:
-    """The layers that all targets make masks at; None where none makes any.
+def _shared_mask_layers(targets: Sequence[Target]) -> MaskLayers | None:
+    """The layers whose maps all targets make masks of; None where none makes any.
 
     Raises:
         UserError: if the targets cannot share an inversion.
     """
-    layers = {target.mask_downsampling for target in targets if target.mask_downsampling is not None}
+    layers = {target.mask_layers for target in targets if target.mask_layers is not None}
     if any(target.basis != targets[0].basis for target in targets) or len(layers) > 1:
         raise UserError(
             "These edits cannot share an inversion: their steps, solver orders, feature reuse, key frames, norm "
-            "scope, posterior (or its seed), contexts of prompts, mask layers or SDEdit strengths differ. Invert once "
-            "for each."
+            "scope, posterior (or its seed), contexts of prompts, mask layers, SDEdit strengths, FlowEdit, windows or "
+            "tiling differ. Invert once for each."
         )
     return next(iter(layers), None)
 
@@ -402,6 +408,8 @@ def _kept_tensors(inversion: Inversion) -> dict[str, Tensor]:
     tensors = {"clean": inversion.clean}
     if inversion.trajectory is not None:
         tensors["latents"] = inversion.trajectory.latents
+        if inversion.trajectory.midway is not None:
+            tensors["midway"] = inversion.trajectory.midway
         if inversion.trajectory.cross_maps is not None:
             tensors["cross_maps"] = inversion.trajectory.cross_maps
     return tensors

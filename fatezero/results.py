@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fatezero.attention.mask_layers import MaskLayers, mask_layers
 from fatezero.attention.prompts import read_weights
 from fatezero.config import MethodConfig
 from fatezero.errors import UserError
@@ -65,7 +66,7 @@ class Target:
         prompt: describes the clip as it should become.
         edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
         target_words: words of this prompt that stand for them; needed to blend latents by both.
-        seed: seed of a sampled posterior and of SDEdit's noise.
+        seed: seed of a sampled posterior, and of SDEdit's and FlowEdit's noise.
         method: the configuration.
     """
 
@@ -83,7 +84,7 @@ class Target:
     def basis(self) -> Basis:
         """What the inversion depends on: targets of one clip and source prompt that agree in it share one.
 
-        Unless they make masks at different layers: see `mask_downsampling`.
+        Unless they make masks at different layers: see `mask_layers`.
         """
         method = self.method
         return (
@@ -93,15 +94,19 @@ class Target:
             method.norm_scope,
             self.seed if method.posterior == "sample" else None,
             method.sdedit_strength,
+            method.flow_edit is not None,
             method.prompt_contexts,
             method.solver_order,
             method.feature_reuse,
+            method.window_frames,
+            method.window_overlap,
+            method.autoencoder_tiling,
         )
 
     @property
-    def mask_downsampling(self) -> int | None:
-        """The layers that masks are made at; None where the edit makes none."""
-        return self.method.blending.mask_downsampling if self.method.blending else None
+    def mask_layers(self) -> MaskLayers | None:
+        """The layers whose maps masks are made of; None where the edit makes none."""
+        return mask_layers(self.method.blending) if self.method.blending else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +117,11 @@ class Inversion:
         source_frames: uint8 F,H,W,3.
         prompt: the source prompt.
         basis: the part of the edits' configuration that it was made with.
-        mask_downsampling: the layers whose cross-attention was kept for masks; None kept none.
+        mask_layers: whose cross-attention was kept for masks; None kept none.
         clean: F,C,h,w latents of the frames.
-        trajectory: None where no edit needs one (SDEdit).
+        trajectory: None where no edit needs one (SDEdit, FlowEdit).
         choice: how the source's attention is kept; None where no edit needs it.
-        chunk: frames per UNet call, as in `RuntimeConfig`.
+        chunk: frames per network call, as in `RuntimeConfig`.
         middle: index of the whole clip's middle frame among these, where they are a segment of it.
         seconds: time of encoding and inverting, by stage.
     """
@@ -124,7 +129,7 @@ class Inversion:
     source_frames: Frames
     prompt: str
     basis: Basis
-    mask_downsampling: int | None
+    mask_layers: MaskLayers | None
     clean: Tensor
     trajectory: Trajectory | None
     choice: BackendChoice | None
@@ -140,7 +145,7 @@ class Inversion:
             return {"latents": self.clean.nbytes, "cross_maps": 0, "attention": 0}
         maps = trajectory.cross_maps
         return {
-            "latents": trajectory.latents.nbytes,
+            "latents": trajectory.latents.nbytes + (0 if trajectory.midway is None else trajectory.midway.nbytes),
             "cross_maps": 0 if maps is None else maps.nbytes,
             "attention": trajectory.attention.store.bytes_kept if trajectory.attention else 0,
         }

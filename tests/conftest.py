@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fatezero.config import RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,10 +43,10 @@ def golden_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def backbone64() -> Backbone:
-    return Backbone.load(str(GOLDEN / "model"), RuntimeConfig(device="cpu", dtype="float64"))
+def backbone64() -> UNetBackbone:
+    return UNetBackbone.load(str(GOLDEN / "model"), RuntimeConfig(device="cpu", dtype="float64"))
 
 
 @pytest.fixture(scope="session")
-def backbone32() -> Backbone:
-    return Backbone.load(str(GOLDEN / "model"), RuntimeConfig(device="cpu", dtype="float32"))
+def backbone32() -> UNetBackbone:
+    return UNetBackbone.load(str(GOLDEN / "model"), RuntimeConfig(device="cpu", dtype="float32"))

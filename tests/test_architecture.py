@@ -32,8 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "fatezero.editing": {"fatezero.attention", "fatezero.blending", "fatezero.diffusion", "fatezero.edit_plan"},
     "fatezero.results": {"fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"},
     "fatezero.pipeline": {
-        *("fatezero.blending", "fatezero.source_attention", "fatezero.diffusion", "fatezero.edit_plan"),
-        *("fatezero.editing", "fatezero.results"),
+        *("fatezero.attention", "fatezero.blending", "fatezero.source_attention", "fatezero.diffusion"),
+        *("fatezero.edit_plan", "fatezero.editing", "fatezero.results"),
     },
     "fatezero": {"fatezero.pipeline", "fatezero.results"},
     "fatezero.runs": {

@@ -1,1 +1,1 @@
-"""What happens inside the UNet's attention: key frames, recording, fusion."""
+"""What happens inside the network's attention: key frames, recording, fusion."""

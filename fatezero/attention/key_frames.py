@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames that one UNet call sees.
+    """Frames that one network call sees.
 
     Attributes:
         frames: their indices in the clip, rising: the chunk's own and the anchors.

@@ -1,4 +1,4 @@
-"""The attention layers of a UNet, and where they stand."""
+"""The attention layers of a network, and where they stand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 
-Kind = Literal["self", "cross", "temporal"]
+Kind = Literal["self", "cross", "temporal", "joint"]
+Part = Literal["down", "mid", "up", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,34 @@ class Site:
 
     Attributes:
         name: its key in diffusers' `attn_processors`, without ".processor".
-        kind: self-attention over a frame's places (diffusers' attn1), cross-attention to the prompt (attn2), or
-            temporal attention of one place over frames (of Tune-A-Video's layers and of motion modules).
-        block: the part of the UNet it stands in.
+        kind: self-attention over places (diffusers' attn1), which in a video transformer are those of all frames;
+            cross-attention to the prompt (attn2); temporal attention of one place over frames (of Tune-A-Video's
+            layers and of motion modules); or attention of places and prompt joined in one.
+        part: of the network that it stands in; "blocks" is a transformer, which has no others.
         downsampling: how much smaller the latent is at this layer: 1, 2, 4, …
         width: channels of its block.
         heads: attention heads.
         head_width: channels of one head.
+        block: its block's number in a transformer; None in a UNet.
     """
 
     name: str
     kind: Kind
-    block: Literal["down", "mid", "up"]
+    part: Part
     downsampling: int
     width: int
     heads: int
     head_width: int
+    block: int | None = None
+
+    @property
+    def makes_masks(self) -> bool:
+        """Whether masks can be made of its maps.
+
+        It reads the prompt; the middle block is left out, as in the original, also in SDXL, where it is no coarser than
+        the masks.
+        """
+        return self.kind in {"cross", "joint"} and self.part != "mid"
 
     def size(self, latent_height: int, latent_width: int) -> tuple[int, int]:
         """Rows and columns of places for a latent of this size (strided convolutions round up)."""
@@ -44,7 +57,7 @@ class Site:
 
 
 def attention_sites(unet: UNet2DConditionModel) -> tuple[Site, ...]:
-    """All attention layers: those of the way down, the middle, the way up.
+    """All attention layers of a UNet: those of the way down, the middle, the way up.
 
     Raises:
         UserError: if a layer is not the plain attention of Stable Diffusion's transformer blocks.
@@ -52,7 +65,7 @@ def attention_sites(unet: UNet2DConditionModel) -> tuple[Site, ...]:
     down = _downsampling_of_blocks(unet)
     order = {"down": 0, "mid": 1, "up": 2}
     sites = [_site(name.removesuffix(".processor"), unet, down) for name in unet.attn_processors]
-    return tuple(sorted(sites, key=lambda site: order[site.block]))
+    return tuple(sorted(sites, key=lambda site: order[site.part]))
 
 
 def _downsampling_of_blocks(unet: UNet2DConditionModel) -> dict[str, int]:
@@ -89,13 +102,11 @@ def _site(name: str, unet: UNet2DConditionModel, downsampling: dict[str, int]) -
             "or AnimateDiff: use a checkpoint of that layout."
         )
     block = "mid_block" if name.startswith("mid_block") else ".".join(name.split(".")[:2])
-    part: Literal["down", "mid", "up"] = (
-        "mid" if block == "mid_block" else ("down" if block.startswith("down") else "up")
-    )
+    part: Part = "mid" if block == "mid_block" else ("down" if block.startswith("down") else "up")
     return Site(
         name=name,
         kind=kind,
-        block=part,
+        part=part,
         downsampling=downsampling[block],
         width=attention.query_dim,
         heads=attention.heads,

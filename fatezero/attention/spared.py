@@ -27,7 +27,7 @@ FIRST_SELF_ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 
 def where_source_leaves(sites: Sequence[Site], fusion: CallFusion) -> int:
     """Index of the first upsampling block behind the last layer that fusion touches."""
-    fused = [int(site.name.split(".")[1]) for site in sites if site.block == "up" and fusion.touches(site)]
+    fused = [int(site.name.split(".")[1]) for site in sites if site.part == "up" and fusion.touches(site)]
     return max(fused, default=-1) + 1
 
 

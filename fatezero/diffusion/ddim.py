@@ -17,7 +17,7 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)
-class Step:
+class DDIMStep:
     """One move of the schedule between a cleaner and a noisier level.
 
     Attributes:
@@ -31,8 +31,12 @@ class Step:
     alpha_clean: float
     alpha_noisy: float
 
+    def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
+        """Clean latents at the noisier level."""
+        return move(clean, noise, 1.0, self.alpha_noisy)
 
-def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...]:
+
+def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[DDIMStep, ...]:
     """Steps from clean to noise, as diffusers' DDIMScheduler places them.
 
     The cleaner level of a step lies levels // steps below the noisier one, as in diffusers. Under "linspace" spacing,
@@ -50,7 +54,15 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
         UserError: for more steps than half the training levels, a schedule that ends in pure noise where the network
             predicts noise, one that clips what it predicts, or a configuration that describes none.
     """
-    scheduler = _scheduler(scheduler_config)
+    return placed_ddim_steps(_scheduler(scheduler_config), steps)
+
+
+def placed_ddim_steps(scheduler: Any, steps: int) -> tuple[DDIMStep, ...]:
+    """Steps from clean to noise, as a scheduler of diffusers with cumulative alphas places them.
+
+    Raises:
+        UserError: for more steps than half the training levels, or where it does not place so many.
+    """
     levels = len(scheduler.alphas_cumprod)
     if steps > levels // 2:
         raise UserError(f"steps is {steps}: of the checkpoint's {levels} noise levels take at most {levels // 2}.")
@@ -69,7 +81,7 @@ def schedule(scheduler_config: Mapping[str, Any], steps: int) -> tuple[Step, ...
     def alpha(timestep: int) -> float:
         return float(scheduler.alphas_cumprod[timestep] if timestep >= 0 else scheduler.final_alpha_cumprod)
 
-    return tuple(Step(t, alpha(t - stride), alpha(t)) for t in ascending)
+    return tuple(DDIMStep(t, alpha(t - stride), alpha(t)) for t in ascending)
 
 
 def as_ddim(scheduler: Any, path: Path) -> Any:
@@ -157,7 +169,7 @@ def move(
     return signal_to * clean + sigma_to * noise
 
 
-class Solver:
+class DDIMSolver:
     """Walks a schedule, move by move, in one direction.
 
     Over rho = sigma / signal, DDIM's moves are Euler's for d(x / signal) / d rho = noise(x, rho) (Song et al. 2021,
@@ -178,15 +190,28 @@ class Solver:
         self._prediction_type = prediction_type
         self._last: tuple[Tensor, float] | None = None  # the noise of the step before, and its level
 
-    def denoise(self, x: Tensor, output: Tensor, step: Step) -> Tensor:
+    @property
+    def asks_midway(self) -> bool:
+        """It is asked where the move starts."""
+        return False
+
+    def asked_to_denoise(self, x: Tensor, step: DDIMStep) -> tuple[Tensor, float]:
+        """The latents as they are, at the noisier level's timestep."""
+        return x, step.timestep
+
+    def asked_to_invert(self, x: Tensor, step: DDIMStep) -> tuple[Tensor, float]:
+        """The latents as they are, the cleaner level's, at the noisier level's timestep."""
+        return x, step.timestep
+
+    def denoise(self, x: Tensor, output: Tensor, step: DDIMStep) -> Tensor:
         """Latents at the step's cleaner level, from those at its noisier one and what the network returned."""
         return self._move(x, output, step, step.alpha_noisy, step.alpha_clean)
 
-    def invert(self, x: Tensor, output: Tensor, step: Step) -> Tensor:
+    def invert(self, x: Tensor, output: Tensor, step: DDIMStep) -> Tensor:
         """Latents at the step's noisier level, from those at its cleaner one and what the network returned."""
         return self._move(x, output, step, step.alpha_clean, step.alpha_noisy)
 
-    def _move(self, x: Tensor, output: Tensor, step: Step, alpha_from: float, alpha_to: float) -> Tensor:
+    def _move(self, x: Tensor, output: Tensor, step: DDIMStep, alpha_from: float, alpha_to: float) -> Tensor:
         if self._order == 1:
             return move(x, output, alpha_from, alpha_to, self._prediction_type)
         last, noise = self._last, _noise(x, output, alpha_from, self._prediction_type)
@@ -196,8 +221,8 @@ class Solver:
         return move(x, noise + _line_weight(step, last[1]) * (noise - last[0]), alpha_from, alpha_to)
 
 
-def _line_weight(step: Step, alpha_last: float) -> float:
-    """The factor w of `Solver`, multiplied out so that it is finite where a level is pure noise.
+def _line_weight(step: DDIMStep, alpha_last: float) -> float:
+    """The factor w of `DDIMSolver`, multiplied out so that it is finite where a level is pure noise.
 
     0 where both predictions stand at one level, as some schedules have it: two points that are one make no line.
     """

@@ -1,21 +1,22 @@
-"""DDIM inversion of a clip, keeping what fusion needs of the source (FateZero, "Inversion Attention Fusion")."""
+"""Inversion of a clip, keeping what fusion needs of the source (FateZero, "Inversion Attention Fusion")."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fatezero.attention.fusion import AttentionMap
+from fatezero.attention.mask_layers import MaskLayers
 from fatezero.attention.recorders import CrossMapAverage, Recorder
 from fatezero.attention.sites import Site
-from fatezero.diffusion.ddim import Solver, Step
-from fatezero.diffusion.denoiser import Branch, Branches, Denoiser
+from fatezero.diffusion.backbone import Denoiser
+from fatezero.diffusion.moves import Step
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.diffusion.step_sets import reused_steps
-from fatezero.errors import UserError
 from fatezero.source_attention.backends import SourceAttention
 
 
@@ -30,6 +31,7 @@ class Trajectory:
         cross_maps: N,F,m,n,T cross-attention at the mask's layers, averaged over heads and layers, of the prompt's
             own tokens; None where no mask was wanted.
         attention: the source's attention as it was kept; None where the edit runs the source again.
+        midway: N,F,C,h,w that the network was asked about in each step; None where it was what the step starts from.
     """
 
     prompt: str
@@ -37,6 +39,7 @@ class Trajectory:
     latents: Tensor
     cross_maps: Tensor | None
     attention: SourceAttention | None
+    midway: Tensor | None = None
 
     def at(self, index: int) -> SourceStep:
         """What the source was at an inversion step."""
@@ -56,14 +59,20 @@ class SourceStep:
     index: int
 
     @property
-    def latents(self) -> Tensor:
-        """F,C,h,w that the UNet saw in this step: the cleaner level's, under the noisier level's timestep."""
-        return self.trajectory.latents[self.index]
+    def levels(self) -> Step:
+        """Timestep and noise levels."""
+        return self.trajectory.steps[self.index]
 
     @property
     def next_latents(self) -> Tensor:
-        """F,C,h,w at the level that the edit step arrives at: the cleaner one, so the same as `latents`."""
-        return self.latents
+        """F,C,h,w at the level that the edit step arrives at: the cleaner one, where the inversion step starts."""
+        return self.trajectory.latents[self.index]
+
+    @property
+    def asked(self) -> Tensor:
+        """F,C,h,w that the network was asked about in this step."""
+        midway = self.trajectory.midway
+        return self.trajectory.latents[self.index] if midway is None else midway[self.index]
 
     @property
     def cross_maps(self) -> Tensor:
@@ -77,29 +86,20 @@ class SourceStep:
         kept = self.trajectory.attention
         if kept is None:
             return None
-        recording = dict(kept.store.get((self.index, chunk_index), self.latents.device))
+        recording = dict(kept.store.get((self.index, chunk_index), self.asked.device))
         return lambda site, positions: kept.backend.source_map(recording, site, positions)
 
 
 class CrossMapWatcher:
-    """Watches the cross-attention that masks are made of, for the whole clip, one UNet prediction at a time."""
+    """Watches the cross-attention that masks are made of, for the whole clip, one prediction at a time."""
 
-    def __init__(self, denoiser: Denoiser, latent_size: tuple[int, int], downsampling: int, tokens: int) -> None:
-        """Watch the layers at a downsampling of the latent, for the first tokens of the prompt.
-
-        The middle block is left out, as in the original, also in SDXL, where it is no coarser than the masks.
+    def __init__(self, denoiser: Denoiser, latent_size: tuple[int, int], layers: MaskLayers, tokens: int) -> None:
+        """Watch some layers, for the first tokens of the prompt.
 
         Raises:
-            UserError: if the UNet has no cross-attention there.
+            UserError: if the network has none of them.
         """
-        cross_sites = [site for site in denoiser.backbone.sites if site.kind == "cross" and site.block != "mid"]
-        self._sites = [site for site in cross_sites if site.downsampling == downsampling]
-        if not self._sites:
-            there = sorted({site.downsampling for site in cross_sites})
-            raise UserError(
-                f"{denoiser.backbone.name} has no cross-attention at downsampling {downsampling}: set "
-                f"blending.mask_downsampling to one of {there}, or blending to null."
-            )
+        self._sites = layers.among(denoiser.backbone.sites, denoiser.backbone.name)
         self._chunks = denoiser.chunks
         self._size = self._sites[0].size(*latent_size)
         self._tokens = tokens
@@ -122,7 +122,7 @@ def invert(
     clean: Tensor,
     prompt: str,
     steps: tuple[Step, ...],
-    mask_downsampling: int | None = None,
+    mask_layers: MaskLayers | None = None,
     attention: SourceAttention | None = None,
     on_step: Callable[[int], None] = lambda _: None,
     *,
@@ -131,15 +131,15 @@ def invert(
 ) -> Trajectory:
     """Carry a clip from clean to noise under its source prompt, without guidance.
 
-    Step i asks the UNet about the cleaner latent at the noisier level's timestep, as the original does; the edit
+    Step i asks the network about the cleaner latent at the noisier level's timestep, as the original does; the edit
     step that undoes it (N - 1 - i) asks at the same timestep, so their attention pairs up.
 
     Args:
         denoiser: made for clips of this length.
         clean: F,C,h,w.
         prompt: the source prompt.
-        steps: the schedule, from `ddim.schedule`.
-        mask_downsampling: layers whose cross-attention is kept for masks; None keeps none.
+        steps: the schedule, clean to noisy.
+        mask_layers: whose cross-attention is kept for masks; None keeps none.
         attention: where the source's attention is kept; None keeps none.
         on_step: called with the index of each finished step.
         solver_order: as in `MethodConfig`.
@@ -147,15 +147,16 @@ def invert(
             so as well, all but the very first one; their cross-attention is that of the last whole step.
     """
     backbone, contexts = denoiser.backbone, denoiser.prompt_contexts
-    branch = Branch(clean, backbone.embed(prompt, contexts))
+    text = backbone.embed(prompt, contexts)
     tokens = len(backbone.read_prompt(prompt, contexts).ids)
     watcher = None
-    if mask_downsampling is not None:
-        watcher = CrossMapWatcher(denoiser, (clean.shape[-2], clean.shape[-1]), mask_downsampling, tokens)
+    if mask_layers is not None:
+        watcher = CrossMapWatcher(denoiser, (clean.shape[-2], clean.shape[-1]), mask_layers, tokens)
     # Each step's are written where they stay: a list of them would be held twice when it becomes a tensor.
     latents = clean.new_empty((len(steps) + 1, *clean.shape))
     latents[0], cross_maps = clean, None
-    solver, reused = Solver(solver_order, backbone.prediction_type), reused_steps(feature_reuse, len(steps))
+    solver, reused = backbone.solver(solver_order), reused_steps(feature_reuse, len(steps))
+    midway = clean.new_empty((len(steps), *clean.shape)) if solver.asks_midway else None
     for i, step in enumerate(steps):
         reuse = i > 0 and len(steps) - 1 - i in reused
         keepers = attention.recorders(i, len(denoiser.chunks)) if attention else []
@@ -163,9 +164,11 @@ def invert(
             *([keepers] if keepers else []),
             *([watcher.start()] if watcher and not reuse else []),
         ]
-        output = denoiser.predict(Branches(conditional=branch), step.timestep, recorders=recorders, reuse=reuse)
-        branch = replace(branch, latents=solver.invert(branch.latents, output.conditional, step))
-        latents[i + 1] = branch.latents
+        asked, timestep = solver.asked_to_invert(latents[i], step)
+        output = denoiser.predict(Branches(conditional=Branch(asked, text)), timestep, recorders=recorders, reuse=reuse)
+        latents[i + 1] = solver.invert(latents[i], output.conditional, step)
+        if midway is not None:
+            midway[i] = asked
         if attention:
             attention.put(i, keepers)
         if watcher:
@@ -173,4 +176,4 @@ def invert(
             cross_maps = seen.new_empty((len(steps), *seen.shape)) if cross_maps is None else cross_maps
             cross_maps[i] = seen
         on_step(i)
-    return Trajectory(prompt, steps, latents, cross_maps, attention)
+    return Trajectory(prompt, steps, latents, cross_maps, attention, midway)

@@ -17,7 +17,7 @@ def guided_steps(method: MethodConfig, count: int) -> range:
 
 
 def unconditional_steps(method: MethodConfig, count: int) -> frozenset[int]:
-    """Those of an edit's steps in which the branch without a prompt runs, for a UNet that is not told the scale.
+    """Those of an edit's steps in which the branch without a prompt runs, for a network that is not told the scale.
 
     Where it runs in a step that reuses features, it has also run in the last whole step, which computed them.
     """

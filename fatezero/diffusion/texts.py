@@ -1,4 +1,7 @@
-"""What the UNet is told of a prompt, by one text encoder (Stable Diffusion 1.x, 2.x) or two (SDXL)."""
+"""What a network is told of a prompt.
+
+For a UNet it is made here, by one text encoder (Stable Diffusion 1.x, 2.x) or two (SDXL).
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ SIZES_TOLD = 6  # to SDXL's UNet, rows and columns of each: the image's size, wh
 
 @dataclass(frozen=True, eq=False)
 class TextConditioning:
-    """A prompt as the UNet is told of it; each is equal to itself alone.
+    """A prompt as a network is told of it; each is equal to itself alone.
 
     Attributes:
-        hidden: 1,T,D for each token, which cross-attention reads; where there are several contexts, theirs one after
+        hidden: 1,T,D for each token, which attention reads; where there are several contexts, theirs one after
             the other.
-        pooled: 1,P of the whole prompt, which is added to the timestep's embedding; None where the UNet takes none.
+        pooled: 1,P of the whole prompt, which is added to the timestep's embedding; None where the network takes none.
     """
 
     hidden: Tensor
@@ -114,17 +117,8 @@ class TwoTextEncoders:
         return sum(one.config.hidden_size for one in self.encoders), int(self.encoders[1].config.projection_dim)
 
     def check(self, text: str) -> None:
-        """The second tokenizer reads its padding, which is "!", apart from what stands beside it ("!!" as two tokens).
-
-        Raises:
-            UserError: if that moves the places of the tokens behind it.
-        """
-        first, second = (len(tokenizer(text)["input_ids"]) for tokenizer in self.tokenizers)
-        if first != second:
-            raise UserError(
-                f"The prompt {quoted(text)} has {first} tokens in SDXL's first text encoder and {second} in its "
-                f"second, which reads {quoted(self.tokenizers[1].pad_token)} as padding: write it without."
-            )
+        """As `check_same_places`."""
+        check_same_places(self.tokenizers, text)
 
     @property
     def layers(self) -> int:
@@ -146,6 +140,23 @@ class TwoTextEncoders:
         if not self.zeros_for_nothing or empty.pooled is None:
             return empty
         return TextConditioning(torch.zeros_like(empty.hidden), torch.zeros_like(empty.pooled))
+
+
+def check_same_places(tokenizers: tuple[Any, Any], text: str) -> None:
+    """Refuse a prompt whose tokens have other places in one of two CLIPs' tokenizers than in the other.
+
+    The second one, of SDXL and Stable Diffusion 3, reads its padding, which is "!", apart from what stands beside it
+    ("!!" as two tokens).
+
+    Raises:
+        UserError: if that moves the places of the tokens behind it.
+    """
+    first, second = (len(tokenizer(text)["input_ids"]) for tokenizer in tokenizers)
+    if first != second:
+        raise UserError(
+            f"The prompt {quoted(text)} has {first} tokens in the first text encoder and {second} in the second, which "
+            f"reads {quoted(tokenizers[1].pad_token)} as padding: write it without."
+        )
 
 
 def text_encoding(parts: Mapping[str, Any], *, zeros_for_nothing: bool) -> TextEncoding:

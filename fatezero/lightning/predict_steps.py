@@ -181,5 +181,6 @@ def _invert(editor: FateZero, batch: LoadedJob, progress: Progress) -> Inversion
     sound = [target for target, plan in zip(targets, plans, strict=True) if not isinstance(plan, UserError)]
     if segment is None:
         return editor.invert(frames, prompt, sound or targets, progress)
+    editor.backbone.check_cut()
     needed = needed_frames(frames, segment, batch.job.method)
     return editor.invert(needed, prompt, sound or targets, progress, segment.middle(batch.job.method))

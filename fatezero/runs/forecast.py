@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 
 from fatezero.config import GB
-from fatezero.diffusion.checkpoint import Checkpoint, pixels_per_latent
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.checkpoint import Checkpoint
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.edit_plan import EditPlan
 from fatezero.pipeline import FateZero
 from fatezero.runs.disk_space import result_bytes
@@ -22,6 +22,7 @@ from fatezero.runs.scheduling import spread
 from fatezero.source_attention.budget import choose_backend
 
 REPEATS = 2
+LATENTS_TIMED = 2  # of a clip, by the autoencoder
 
 
 @dataclass(frozen=True)
@@ -62,32 +63,37 @@ class Forecaster:
             self._editor, self._loaded = self._load(job.checkpoint), job.checkpoint
         editor = self._editor
         method, segment = job.method, job.segment
+        if segment is not None:
+            editor.backbone.check_cut()
         frames = len(segment.frames(method)) if segment else clip_length(job.request.clip)
         plans = [editor.plan(job.request.source_prompt, job.target) for job in group.jobs]
-        latents = torch.randn(frames, *self._latent_shape(job), generator=torch.Generator().manual_seed(0))
+        shape = self._latent_shape(job, frames)
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         latents = latents.to(editor.backbone.device, editor.backbone.dtype)
+        noisiest = editor.backbone.schedule(method.steps, shape)[-1]
         needs = reduce(or_, (plan.needs for plan in plans))
         middle = segment.middle(method) if segment else None
-        with video_denoiser(editor.backbone, method, frames, editor.runtime.chunk, middle) as denoiser:
+        with editor.backbone.denoiser(method, len(latents), editor.runtime.chunk, middle) as denoiser:
             text = editor.backbone.embed("", method.prompt_contexts)
 
             def call(branches: int, *, reuse: bool = False) -> float:
-                kind = (latents.shape, method.key_frames, method.norm_scope, method.prompt_contexts, branches, reuse)
-                timestep, batch = plans[0].steps[-1].ddim.timestep, _branches(Branch(latents, text), branches)
+                sees = method.key_frames, method.norm_scope, method.window_frames, method.window_overlap
+                kind = (latents.shape, sees, method.prompt_contexts, branches, reuse)
+                timestep, batch = noisiest.timestep, _branches(Branch(latents, text), branches)
                 if reuse and kind not in self._calls:
                     denoiser.predict(batch, timestep)  # computes the features
                 return self._timed(kind, lambda: denoiser.predict(batch, timestep, reuse=reuse))
 
             choice = None
             if needs:
-                shapes = denoiser.recording_shapes(latents)
+                shapes = denoiser.recording_shapes(latents, job.request.source_prompt)
                 choice = choose_backend(editor.runtime, needs, shapes, editor.backbone.device, editor.processes)
             again = choice is not None and choice.backend == "recompute"
-            inversion = 0.0 if method.sdedit_strength is not None else _inversion_seconds(plans[0], call)
+            inversion = _inversion_seconds(plans[0], call) if method.inverts else 0.0
             edits = sum(_edit_seconds(plan, call, again=again) for plan in plans)
-            plan = f"{len(denoiser.chunks)} UNet calls a step; {choice or 'no source attention'}"
-        stages = self._autoencoder(job) * frames * (1 + len(group.jobs)) / 2
-        kept = 0 if method.sdedit_strength is not None else self._trajectory_bytes(group, latents)
+            plan = f"{len(denoiser.chunks)} network calls a step; {choice or 'no source attention'}"
+        stages = self._autoencoder(job, frames) * frames * (1 + len(group.jobs)) / 2
+        kept = self._trajectory_bytes(group, latents) if method.inverts else 0
         return GroupForecast(inversion + edits + stages, kept + (choice.predicted if choice else 0), plan)
 
     def _trajectory_bytes(self, group: InversionGroup, latents: torch.Tensor) -> int:
@@ -95,29 +101,31 @@ class Forecaster:
         job, backbone = group.jobs[0], self._editor.backbone
         steps, itemsize = job.method.steps, max(4, latents.itemsize)
         numbers = (steps + 1) * latents.numel()
-        layers = {target.mask_downsampling for target in group.targets} - {None}
-        sites = [site for site in backbone.sites if site.kind == "cross" and site.downsampling in layers]
-        if sites:
-            rows, columns = sites[0].size(latents.shape[-2], latents.shape[-1])
+        if backbone.solver(job.method.solver_order).asks_midway:
+            numbers += steps * latents.numel()
+        layers = {target.mask_layers for target in group.targets if target.mask_layers is not None}
+        for one in layers:
+            rows, columns = one.among(backbone.sites, backbone.name)[0].size(latents.shape[-2], latents.shape[-1])
             prompt = backbone.read_prompt(job.request.source_prompt, job.method.prompt_contexts)
             numbers += steps * len(latents) * rows * columns * len(prompt.ids)
         return numbers * itemsize
 
-    def _latent_shape(self, job: EditJob) -> tuple[int, int, int]:
-        config, clip = self._editor.backbone.vae.config, job.request.clip
-        scale = pixels_per_latent(config)
-        return int(config.latent_channels), (clip.height or 0) // scale, (clip.width or 0) // scale
+    def _latent_shape(self, job: EditJob, frames: int) -> tuple[int, int, int, int]:
+        clip = job.request.clip
+        return self._editor.backbone.latent_shape(frames, clip.height or 0, clip.width or 0)
 
-    def _autoencoder(self, job: EditJob) -> float:
-        """Seconds of encoding and decoding one frame."""
+    def _autoencoder(self, job: EditJob, frames: int) -> float:
+        """Seconds of encoding and decoding a frame, by the first few."""
         backbone = self._editor.backbone
-        shape = self._latent_shape(job)
-        latent = torch.zeros(1, *shape, device=backbone.device, dtype=backbone.dtype)
+        shape = self._latent_shape(job, frames)
+        tiling = job.method.autoencoder_tiling
+        few = torch.zeros(min(LATENTS_TIMED, shape[0]), *shape[1:], device=backbone.device, dtype=backbone.latent_dtype)
 
         def both() -> None:
-            backbone.encode(backbone.decode(latent))
+            backbone.encode_clip(backbone.decode_clip(few, tiling=tiling), tiling=tiling)
 
-        return self._timed(("autoencoder", shape), both)
+        standing = sum(index < len(few) for index in backbone.latent_of_frames(frames))
+        return self._timed(("autoencoder", few.shape, tiling), both) / standing
 
     @torch.no_grad()
     def _timed(self, kind: object, work: Callable[[], object]) -> float:
@@ -146,7 +154,12 @@ def _inversion_seconds(plan: EditPlan, call: _Call) -> float:
 
 
 def _edit_seconds(plan: EditPlan, call: _Call, *, again: bool) -> float:
-    return sum(call(1 + step.unconditional + (again and step.fuses), reuse=step.reuses_features) for step in plan.steps)
+    seconds = [call(1 + step.unconditional + (again and step.fuses), reuse=step.reuses_features) for step in plan.steps]
+    if plan.flow_edit is None:
+        return sum(seconds)
+    source = [call(1 + (step.unconditional and plan.flow_edit.source_guidance != 1)) for step in plan.difference_steps]
+    edited = len(plan.difference_steps)
+    return plan.flow_edit.n_avg * (sum(source) + sum(seconds[:edited])) + sum(seconds[edited:])
 
 
 def _branches(branch: Branch, count: int) -> Branches:

@@ -15,7 +15,7 @@ from fatezero.data.files import content_digest, json_digest
 from fatezero.data.layout import result_name
 from fatezero.data.manifest import request_to_json
 from fatezero.data.remote import open_input
-from fatezero.diffusion.checkpoint import Checkpoint
+from fatezero.diffusion.checkpoint import Checkpoint, family_in
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError
 from fatezero.results import Target, with_weights
@@ -140,6 +140,12 @@ def cut_job(job: EditJob, size: int | None) -> list[EditJob]:
         UserError: if the clip's frames meet in other ways than through anchors.
     """
     segments = cut_clip(clip_length(job.request.clip), size, job.method) if size is not None else []
+    if segments and family_in(job.checkpoint.folder).frames > 1:
+        raise UserError(
+            f"--segment is {size}, and the attention of {job.checkpoint.networks.model}, a transformer, ties all "
+            "frames of a clip together: leave it out; of clips longer than it was trained on, windows of that length "
+            "are joined."
+        )
     return [replace(job, segment=segment) for segment in segments] or [job]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fatezero.attention.mask_layers import MaskLayers
 from fatezero.config import MethodConfig
 from fatezero.diffusion.step_sets import reused_steps, unconditional_steps
 from fatezero.runs.jobs import EditJob, InversionGroup, clip_length
@@ -16,10 +17,10 @@ def share_inversions(jobs: Iterable[EditJob]) -> list[InversionGroup]:
 
     Jobs that make masks at different layers cannot; those that make none join any.
     """
-    by_basis: dict[object, dict[int | None, list[EditJob]]] = {}
+    by_basis: dict[object, dict[MaskLayers | None, list[EditJob]]] = {}
     for job in jobs:
         basis = (job.checkpoint, job.request.clip, job.segment, job.request.source_prompt, job.target.basis)
-        by_basis.setdefault(basis, {}).setdefault(job.target.mask_downsampling, []).append(job)
+        by_basis.setdefault(basis, {}).setdefault(job.target.mask_layers, []).append(job)
     groups = []
     for by_layer in by_basis.values():
         unmasked = by_layer.pop(None, [])
@@ -29,18 +30,19 @@ def share_inversions(jobs: Iterable[EditJob]) -> list[InversionGroup]:
 
 
 def cost(group: InversionGroup) -> int:
-    """Work of a group in frames through the UNet: inversion, then each edit with its unconditional branch."""
+    """Work of a group in frames through the network: inversion, then each edit with its unconditional branch."""
     job, first = group.jobs[0], group.jobs[0].method
     frames = len(job.segment.frames(first)) if job.segment else clip_length(job.request.clip)
-    inversion = 0.0 if first.sdedit_strength is not None else sum(_shares(first, first.steps))
+    inversion = sum(_shares(first, first.steps)) if first.inverts else 0.0
     return round(frames * (inversion + sum(_edit_cost(job.method) for job in group.jobs)))
 
 
 def _edit_cost(method: MethodConfig) -> float:
-    """Work of an edit in UNet calls of a branch."""
-    count = round(method.steps * (method.sdedit_strength or 1))
+    """Work of an edit in network calls of a branch."""
+    count = method.edit_steps
     unconditional = unconditional_steps(method, count)
-    return sum(share * (1 + (index in unconditional)) for index, share in enumerate(_shares(method, count)))
+    calls = 1 if method.flow_edit is None else 2 * method.flow_edit.n_avg  # FlowEdit asks about source and target
+    return calls * sum(share * (1 + (index in unconditional)) for index, share in enumerate(_shares(method, count)))
 
 
 def _shares(method: MethodConfig, count: int) -> list[float]:

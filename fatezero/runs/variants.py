@@ -107,7 +107,7 @@ def choose_edits(
 
 def with_seeds(requests: Sequence[EditRequest], method: MethodConfig, seeds: int) -> list[EditRequest]:
     """The requests, and again with further seeds where the method's result depends on one."""
-    drawn = seeds if method.posterior == "sample" or method.sdedit_strength is not None else 1
+    drawn = seeds if method.posterior == "sample" or not method.inverts else 1
     return [replace(request, seed=request.seed + place) for request in requests for place in range(drawn)]
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult
 from fatezero.source_attention.stores import Key, PinnedStore, Recording
@@ -41,16 +41,16 @@ def moving_square(frames: int = 5) -> Frames:
     return picture
 
 
-def load(golden_folder: Path, dtype: Any = "float32") -> Backbone:
-    return Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cuda", dtype=dtype))
+def load(golden_folder: Path, dtype: Any = "float32") -> UNetBackbone:
+    return UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cuda", dtype=dtype))
 
 
 @pytest.fixture(scope="module")
-def on_cuda(golden_folder: Path) -> Backbone:
+def on_cuda(golden_folder: Path) -> UNetBackbone:
     return load(golden_folder)
 
 
-def edit(backbone: Backbone, method: MethodConfig = METHOD, **runtime: Any) -> EditResult:
+def edit(backbone: UNetBackbone, method: MethodConfig = METHOD, **runtime: Any) -> EditResult:
     editor = FateZero(backbone, RuntimeConfig(**runtime), report=lambda _: None)
     words: dict[str, Any] = {"edited_words": ("jeep",), "target_words": ("car",)} if method.blending else {}
     return editor.edit(moving_square(), SOURCE, TARGET, method=method, **words)
@@ -61,20 +61,20 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def exact(backbone32: Backbone) -> EditResult:
+def exact(backbone32: UNetBackbone) -> EditResult:
     """By the CPU in float32."""
     return edit(backbone32, backend="recompute")
 
 
-def predicted(backbone: Backbone) -> torch.Tensor:
+def predicted(backbone: UNetBackbone) -> torch.Tensor:
     latents = torch.randn(3, 4, 8, 12, generator=torch.Generator().manual_seed(0)).to(backbone.device)
-    with video_denoiser(backbone, METHOD, 3, None) as denoiser:
+    with unet_denoiser(backbone, METHOD, 3, None) as denoiser:
         return denoiser.predict(Branches(conditional=Branch(latents, backbone.embed(SOURCE))), 501).conditional
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("float16", 6e-3), ("bfloat16", 5e-2)])
 def test_a_prediction_is_the_cpus_in_float32(
-    dtype: str, bound: float, golden_folder: Path, backbone32: Backbone
+    dtype: str, bound: float, golden_folder: Path, backbone32: UNetBackbone
 ) -> None:
     found = predicted(load(golden_folder, dtype))
     assert found.dtype == torch.float32
@@ -92,7 +92,7 @@ def test_a_prediction_is_the_cpus_in_float32(
         {"backend": "maps", "store": "host", "chunk": 3},
     ],
 )
-def test_backends_stores_and_chunks_agree(runtime: dict[str, Any], on_cuda: Backbone, exact: EditResult) -> None:
+def test_backends_stores_and_chunks_agree(runtime: dict[str, Any], on_cuda: UNetBackbone, exact: EditResult) -> None:
     torch.backends.cudnn.allow_tf32 = False
     result = edit(on_cuda, **runtime)
     assert relative_error(result.latents, exact.latents) < 1e-3
@@ -114,7 +114,7 @@ def test_the_same_request_gives_the_same_bytes(dtype: str, backend: str, golden_
     assert np.array_equal(first.frames, second.frames)
 
 
-def test_half_precision_edits_stay_near(golden_folder: Path, exact: EditResult, backbone32: Backbone) -> None:
+def test_half_precision_edits_stay_near(golden_folder: Path, exact: EditResult, backbone32: UNetBackbone) -> None:
     unlike = edit(backbone32, replace(METHOD, fusion=None))
     far = relative_error(unlike.latents, exact.latents)
     near = relative_error(edit(load(golden_folder, "float16")).latents, exact.latents)

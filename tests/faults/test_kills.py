@@ -19,7 +19,7 @@ Editing = Callable[..., list[str]]
 # Phases of an edit: the function whose n-th call is the last, and how often a whole run calls it.
 PHASES = {
     "decode": ("fatezero.lightning.datamodule:read_clip", 2),
-    "invert and edit": ("fatezero.diffusion.backbone:Backbone.predict_told", 18),
+    "invert and edit": ("fatezero.diffusion.model_families.unet:UNetBackbone.predict_told", 18),
     "keep masks": ("fatezero.pipeline:MaskAverage.mean", 4),
     "write frames": ("fatezero.runs.saving:write_frames", 8),
     "write videos": ("fatezero.runs.saving:write_video", 12),

@@ -122,7 +122,7 @@ def warm_up() -> None:
     import torch  # noqa: PLC0415
 
     from fatezero.config import RuntimeConfig  # noqa: PLC0415
-    from fatezero.diffusion.backbone import Backbone  # noqa: PLC0415
+    from fatezero.diffusion.model_families.unet import UNetBackbone  # noqa: PLC0415
 
     for module in ("commands.shared", "commands.ablate", "commands.tune", "training.tuning", "lightning.running"):
         importlib.import_module(f"fatezero.{module}")
@@ -131,7 +131,7 @@ def warm_up() -> None:
     for module in ("decord", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "fsspec.implementations.local"):
         importlib.import_module(module)
     torch.set_num_threads(1)
-    Backbone.load(str(Path(__file__).parents[1] / "golden" / "model"), RuntimeConfig(device="cpu"))
+    UNetBackbone.load(str(Path(__file__).parents[1] / "golden" / "model"), RuntimeConfig(device="cpu"))
     gc.collect()
     gc.freeze()  # else every child walks through, and so copies, all that was imported
 

@@ -22,7 +22,7 @@ from fatezero.attention.temporal import inflate
 from fatezero.cli import main
 from fatezero.clips.video import write_frames, write_video
 from fatezero.config import RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.types import Frames
 from tests.fuzzing import mutations
 
@@ -94,7 +94,7 @@ def _make_odd_clips(folder: Path, picture: Image.Image, frames: Frames) -> None:
 def _publish(folder: Path) -> None:
     """A checkpoint as Tune-A-Video's authors publish theirs."""
     shutil.copytree(GOLDEN_MODEL, folder)
-    unet = Backbone.load(str(GOLDEN_MODEL), RuntimeConfig(device="cpu", dtype="float32")).unet
+    unet = UNetBackbone.load(str(GOLDEN_MODEL), RuntimeConfig(device="cpu", dtype="float32")).unet
     inflate(unet, 4)
     config = folder / "unet" / "config.json"
     text = json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"model_config": {"lora": 4}})

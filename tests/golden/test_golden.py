@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from fatezero.attention import word_maps
+from fatezero.attention.mask_layers import mask_layers
 from fatezero.attention.prompts import Prompt
 from fatezero.attention.temporal import inflate
 from fatezero.attention.word_maps import WordMap
 from fatezero.blending.mask import WordMask
 from fatezero.config import MethodConfig
 from fatezero.data.manifest import read_manifest
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import SourceStep, invert
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.diffusion.recommendations import with_settings
 from fatezero.edit_plan import plan_edit
 from fatezero.editing import EditStep, edit
@@ -102,23 +102,23 @@ class CaseRun:
     decoded: Tensor
 
 
-def run_case(backbone: Backbone, case: GoldenCase, backend: str) -> CaseRun:
+def run_case(backbone: UNetBackbone, case: GoldenCase, backend: str) -> CaseRun:
     backbone = with_temporal_layers(backbone, case)
     method, request, keep = case.method, case.request, BACKENDS[backend]
     steps = schedule(backbone.scheduler_config, method.steps)
     prompts, words = (request.source_prompt, request.target_prompt), (request.edited_words, request.target_words)
-    plan = plan_edit(backbone, method, steps, *prompts, *words)
+    plan = plan_edit(backbone, method, len(steps), *prompts, *words)
     attention = SourceAttention(keep(), MemoryStore(torch.device("cpu")), plan.needs) if keep and plan.needs else None
     seen: list[EditStep] = []
     clean = case.recording.tensor("z0").to(backbone.dtype)
-    with video_denoiser(backbone, method, len(clean), chunk_size=None) as denoiser:
-        downsampling = method.blending.mask_downsampling if method.blending else None
-        trajectory = invert(denoiser, clean, request.source_prompt, steps, downsampling, attention)
+    with unet_denoiser(backbone, method, len(clean), chunk_size=None) as denoiser:
+        layers = mask_layers(method.blending) if method.blending else None
+        trajectory = invert(denoiser, clean, request.source_prompt, steps, layers, attention)
         latents = edit(denoiser, plan, trajectory, seen.append)
     return CaseRun([step.timestep for step in steps], trajectory.latents[-1], seen, backbone.decode(latents))
 
 
-def with_temporal_layers(backbone: Backbone, case: GoldenCase) -> Backbone:
+def with_temporal_layers(backbone: UNetBackbone, case: GoldenCase) -> UNetBackbone:
     """With the original's temporal layers where the case has recorded their biases, which it leaves random."""
     biases = case.recording.biases
     if not biases:
@@ -216,7 +216,7 @@ def networks() -> Any:
 
 @pytest.mark.parametrize("name", _cases())
 def test_float64_equals_the_reference_and_the_original(
-    name: str, backbone64: Backbone, networks: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, backbone64: UNetBackbone, networks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By every backend the reference's numbers; and the original's, with its bugs by one backend where it has any."""
     case = GoldenCase.read(name)
@@ -235,7 +235,7 @@ def test_float64_equals_the_reference_and_the_original(
 
 @pytest.mark.parametrize("name", _cases())
 def test_float32_is_as_near_as_the_originals_own(
-    name: str, backbone32: Backbone, monkeypatch: pytest.MonkeyPatch
+    name: str, backbone32: UNetBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = GoldenCase.read(name)
     bring_back_bugs(case, monkeypatch)
@@ -265,21 +265,21 @@ def test_the_table_of_sensitivities_holds_here(networks: Any) -> None:
             assert 1 / 3 < change / sensitivities(name)[where][key] < 3, (where, key)
 
 
-def test_recorded_maps_equal_the_originals(backbone64: Backbone) -> None:
+def test_recorded_maps_equal_the_originals(backbone64: UNetBackbone) -> None:
     """Single attention maps of the inversion, layer by layer, as the original stores them."""
     case = GoldenCase.read("z_maps")
     clean = case.recording.tensor("z0")
     steps = schedule(backbone64.scheduler_config, case.method.steps)
     everything = Needs(frozenset(site.name for site in backbone64.sites), frozenset(range(4)), frozenset(range(4)))
     attention = SourceAttention(KeepMaps(), MemoryStore(torch.device("cpu")), everything)
-    with video_denoiser(backbone64, case.method, len(clean), chunk_size=None) as denoiser:
+    with unet_denoiser(backbone64, case.method, len(clean), chunk_size=None) as denoiser:
         invert(denoiser, clean, case.request.source_prompt, steps, attention=attention)
     with np.load(CASES / "z_maps_some.npz") as theirs:
         assert len(theirs.files) == 4
         for key in theirs.files:
             step, place, layer = key.split(".")
             block, kind = place.split("_")
-            names = [s.name for s in backbone64.sites if s.block == block and s.kind == kind]
+            names = [s.name for s in backbone64.sites if s.part == block and s.kind == kind]
             recording = attention.store.get((int(step.removeprefix("step")), 0), torch.device("cpu"))
             _close(recording[f"{names[int(layer)]}/maps"], torch.from_numpy(theirs[key]).double(), 1e-5)
 

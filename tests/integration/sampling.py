@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import video_denoiser
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.edit_plan import plan_edit
 from fatezero.editing import denoise
 
@@ -25,20 +24,20 @@ def noise() -> Tensor:
     return torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)).double()
 
 
-def loaded(model: Path, **networks: Any) -> Backbone:
+def loaded(model: Path, **networks: Any) -> UNetBackbone:
     options = ModelOptions(model=str(model), **networks)
-    return Backbone.load(options, RuntimeConfig(device="cpu", dtype="float64"))
+    return UNetBackbone.load(options, RuntimeConfig(device="cpu", dtype="float64"))
 
 
-def sampled_here(backbone: Backbone, prompt: str, negative: str = "") -> Tensor:
+def sampled_here(backbone: UNetBackbone, prompt: str, negative: str = "") -> Tensor:
     """Latents 1,C,h,w."""
     method = MethodConfig(
         steps=STEPS, guidance_scale=GUIDANCE, key_frames=(), norm_scope="frame", fusion=None, blending=None,
         sdedit_strength=1.0, negative_prompt=negative,
     )  # fmt: skip
-    plan = plan_edit(backbone, method, schedule(backbone.scheduler_config, STEPS), "", prompt)
-    with torch.no_grad(), video_denoiser(backbone, method, 1, None, None) as denoiser:
-        return denoise(denoiser, plan, noise())
+    plan, steps = plan_edit(backbone, method, STEPS, "", prompt), schedule(backbone.scheduler_config, STEPS)
+    with torch.no_grad(), unet_denoiser(backbone, method, 1, None, None) as denoiser:
+        return denoise(denoiser, plan, steps, noise())
 
 
 def diffusers_pipeline(model: Path) -> Any:

@@ -10,21 +10,21 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from fatezero.attention.kernels import attention_kernel
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.errors import UserError
 
 METHOD = MethodConfig(norm_scope="frame")
 
 
-def predict(backbone: Backbone) -> torch.Tensor:
+def predict(backbone: UNetBackbone) -> torch.Tensor:
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    with video_denoiser(backbone, METHOD, 2, None) as denoiser:
+    with unet_denoiser(backbone, METHOD, 2, None) as denoiser:
         branch = Branch(latents, backbone.embed("a jeep"))
         return denoiser.predict(Branches(conditional=branch), 501).conditional
 
 
-def test_a_kernel_by_name_computes_the_same(backbone64: Backbone) -> None:
+def test_a_kernel_by_name_computes_the_same(backbone64: UNetBackbone) -> None:
     """And only while it is asked for: diffusers' choice is put back."""
 
     def active() -> str:
@@ -37,7 +37,7 @@ def test_a_kernel_by_name_computes_the_same(backbone64: Backbone) -> None:
     assert active() == "native"
 
 
-def test_a_kernel_decides_how_results_round(backbone32: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_decides_how_results_round(backbone32: UNetBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept inversions go by it, and by diffusers' own variable."""
     monkeypatch.delenv("DIFFUSERS_ATTN_BACKEND", raising=False)
     plain = backbone32.rounding
@@ -52,4 +52,4 @@ def test_a_kernel_decides_how_results_round(backbone32: Backbone, monkeypatch: p
 )
 def test_a_kernel_that_cannot_be_used_is_refused(name: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        Backbone.load("picturebook", RuntimeConfig(device="cpu", attention_kernel=name))
+        UNetBackbone.load("picturebook", RuntimeConfig(device="cpu", attention_kernel=name))

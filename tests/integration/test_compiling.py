@@ -18,8 +18,8 @@ from torch._dynamo.utils import counters
 
 from fatezero.attention.temporal import inflate
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.compiling import compile_blocks
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult
@@ -39,7 +39,7 @@ TINY = {
 }
 
 
-def edit(backbone: Backbone, seed: int) -> EditResult:
+def edit(backbone: UNetBackbone, seed: int) -> EditResult:
     frames = np.random.default_rng(seed).integers(0, 255, (2, 64, 64, 3), np.uint8)
     editor = FateZero(backbone, RuntimeConfig(backend="qk"), report=lambda _: None)
     return editor.edit(frames, "a silver jeep on a road", "a silver car on a road", method=METHOD)
@@ -61,7 +61,7 @@ def tiny_unet(*, motion: bool) -> Any:
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("motion", [False, True])
-def test_nothing_is_compiled_again_for_steps_and_clips_of_equal_shape(motion: bool, backbone32: Backbone) -> None:
+def test_nothing_is_compiled_again_for_steps_and_clips_of_equal_shape(motion: bool, backbone32: UNetBackbone) -> None:
     """And the results are those of the networks as they are."""
     unet = tiny_unet(motion=motion)
     expected = [edit(replace(backbone32, unet=unet), seed).latents for seed in range(2)]
@@ -126,6 +126,6 @@ def test_temporal_layers_are_refused() -> None:
         compile_blocks(unet, "tuned")
 
 
-def test_a_kept_inversion_knows_how_it_was_rounded(backbone32: Backbone) -> None:
+def test_a_kept_inversion_knows_how_it_was_rounded(backbone32: UNetBackbone) -> None:
     assert backbone32.rounding == "torch.float32 on cpu"
     assert replace(backbone32, compiled=True).rounding == "torch.float32 on cpu, compiled"

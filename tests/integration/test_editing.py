@@ -11,10 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
 from fatezero.diffusion.inversion import invert
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult, Target
@@ -42,7 +42,7 @@ def clip(frames: int = 5, height: int = 64, width: int = 96) -> Frames:
     return picture
 
 
-def run(backbone: Backbone, method: MethodConfig, frames: Frames | None = None, **runtime: Any) -> EditResult:
+def run(backbone: UNetBackbone, method: MethodConfig, frames: Frames | None = None, **runtime: Any) -> EditResult:
     editor = FateZero(backbone, RuntimeConfig(**runtime), report=lambda _: None)
     words = {"edited_words": ("jeep",), "target_words": ("car",)} if method.blending else {}
     return editor.edit(clip() if frames is None else frames, SOURCE, TARGET, method=method, **words)
@@ -53,7 +53,7 @@ def relative_error(ours: EditResult, theirs: EditResult) -> float:
 
 
 @pytest.fixture(scope="module")
-def reference(backbone32: Backbone) -> EditResult:
+def reference(backbone32: UNetBackbone) -> EditResult:
     return run(backbone32, ANCHORED, backend="recompute")
 
 
@@ -69,18 +69,18 @@ def reference(backbone32: Backbone) -> EditResult:
         {"backend": "maps", "store": "disk", "chunk": 3},
     ],
 )
-def test_backends_and_chunks_agree(runtime: dict[str, Any], backbone32: Backbone, reference: EditResult) -> None:
+def test_backends_and_chunks_agree(runtime: dict[str, Any], backbone32: UNetBackbone, reference: EditResult) -> None:
     assert relative_error(run(backbone32, ANCHORED, **runtime), reference) < 1e-5
 
 
 @pytest.mark.parametrize("key_frames", [("self", "middle"), (-1, "first"), ("middle",), ()])
-def test_backends_agree_for_all_key_frames_and_clip_norms(key_frames: Any, backbone32: Backbone) -> None:
+def test_backends_agree_for_all_key_frames_and_clip_norms(key_frames: Any, backbone32: UNetBackbone) -> None:
     method = replace(FULL, steps=2, key_frames=key_frames, norm_scope="clip", key_frames_min_width=16)
     kept, again = (run(backbone32, method, backend=backend) for backend in ("qk", "recompute"))
     assert relative_error(kept, again) < 1e-5
 
 
-def test_the_method_does_something(backbone32: Backbone, reference: EditResult) -> None:
+def test_the_method_does_something(backbone32: UNetBackbone, reference: EditResult) -> None:
     """Each part changes the result: none is wired to nothing."""
     for change in (
         {"fusion": None},
@@ -98,23 +98,23 @@ def test_the_method_does_something(backbone32: Backbone, reference: EditResult) 
         assert relative_error(changed, reference) > 1e-3, change
 
 
-def test_per_frame_settings_are_the_plain_image_model(backbone32: Backbone) -> None:
+def test_per_frame_settings_are_the_plain_image_model(backbone32: UNetBackbone) -> None:
     """No key frames and per-frame norms: diffusers' own UNet, frame by frame."""
     method = MethodConfig(steps=2, key_frames=(), norm_scope="frame", fusion=None, blending=None)
     latents = torch.randn(3, 4, 8, 12, generator=torch.Generator().manual_seed(0))
     text = backbone32.embed(SOURCE)
-    with video_denoiser(backbone32, method, 3, None) as denoiser:
+    with unet_denoiser(backbone32, method, 3, None) as denoiser:
         ours = denoiser.predict(Branches(conditional=Branch(latents, text)), 501).conditional
     theirs = [backbone32.unet(frame[None], 501, encoder_hidden_states=text.hidden).sample for frame in latents]
     torch.testing.assert_close(ours, torch.cat(theirs), rtol=1e-4, atol=1e-5)
 
 
-def test_the_unet_is_put_back(backbone32: Backbone) -> None:
+def test_the_unet_is_put_back(backbone32: UNetBackbone) -> None:
     before = {name: type(processor) for name, processor in backbone32.unet.attn_processors.items()}
     modules = {name: id(module) for name, module in backbone32.unet.named_modules()}
 
     def broken() -> None:
-        with video_denoiser(backbone32, replace(FULL, norm_scope="clip"), 2, None):
+        with unet_denoiser(backbone32, replace(FULL, norm_scope="clip"), 2, None):
             raise ValueError("on the way")
 
     with pytest.raises(ValueError, match="on the way"):
@@ -137,7 +137,7 @@ class WatchSoftmax(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("backend", "extra"), [("recompute", set()), ("qk", set()), ("maps", {(24, 48), (24, 77)})])
-def test_no_self_attention_map_is_made(backend: Any, extra: set[Any], backbone32: Backbone) -> None:
+def test_no_self_attention_map_is_made(backend: Any, extra: set[Any], backbone32: UNetBackbone) -> None:
     """The only maps are the small cross maps that masks are made of; `maps` shows that others would be seen."""
     with WatchSoftmax() as watch:
         run(backbone32, replace(FULL, steps=2), backend=backend)
@@ -148,7 +148,7 @@ def test_no_self_attention_map_is_made(backend: Any, extra: set[Any], backbone32
 
 @pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
 @pytest.mark.parametrize("chunk", [None, 2])
-def test_predicted_bytes_are_the_kept_bytes(backend: Any, chunk: int | None, backbone32: Backbone) -> None:
+def test_predicted_bytes_are_the_kept_bytes(backend: Any, chunk: int | None, backbone32: UNetBackbone) -> None:
     result = run(backbone32, replace(ANCHORED, key_frames_min_width=16), backend=backend, chunk=chunk)
     assert result.choice is not None
     assert result.choice.predicted == result.bytes_kept["attention"]
@@ -156,19 +156,19 @@ def test_predicted_bytes_are_the_kept_bytes(backend: Any, chunk: int | None, bac
 
 
 @pytest.mark.parametrize("backend", [KeepQueriesAndKeys(), KeepMaps()])
-def test_kept_bytes_are_all_that_is_held(backend: Any, backbone32: Backbone) -> None:
+def test_kept_bytes_are_all_that_is_held(backend: Any, backbone32: UNetBackbone) -> None:
     """No recording is a view that keeps a larger tensor alive."""
     sites = frozenset(site.name for site in backbone32.sites)
     attention = SourceAttention(backend, MemoryStore(torch.device("cpu")), Needs(sites, frozenset({0}), frozenset({0})))
     method = replace(FULL, steps=1, blending=None)
-    with video_denoiser(backbone32, method, 4, None) as denoiser, torch.no_grad():
+    with unet_denoiser(backbone32, method, 4, None) as denoiser, torch.no_grad():
         invert(denoiser, torch.zeros(4, 4, 8, 8), SOURCE, schedule(backbone32.scheduler_config, 1), attention=attention)
     recording = attention.store.get((0, 0), torch.device("cpu"))
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in recording.values()}
     assert sum(held.values()) == attention.store.bytes_kept
 
 
-def test_the_budget_decides(backbone32: Backbone) -> None:
+def test_the_budget_decides(backbone32: UNetBackbone) -> None:
     for budget, backend in ((1.0, "qk"), (0.0, "recompute")):
         choice = run(backbone32, FULL, memory_gb=budget).choice
         assert choice is not None
@@ -178,7 +178,7 @@ def test_the_budget_decides(backbone32: Backbone) -> None:
         run(backbone32, FULL, memory_gb=0.0, backend="maps")
 
 
-def test_what_is_free_decides_nothing_and_is_shared(backbone32: Backbone) -> None:
+def test_what_is_free_decides_nothing_and_is_shared(backbone32: UNetBackbone) -> None:
     """Backends round differently: the choice follows from the request, and too little memory is told."""
     frames = np.zeros((2, 64, 64, 3), np.uint8)
     target = Target(prompt=TARGET, method=FULL)
@@ -191,7 +191,7 @@ def test_what_is_free_decides_nothing_and_is_shared(backbone32: Backbone) -> Non
         crowded.invert(frames, SOURCE, [target])
 
 
-def test_words_are_not_a_text(backbone32: Backbone) -> None:
+def test_words_are_not_a_text(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), lambda _: None)
     with pytest.raises(UserError, match=r"such as \('ball',\)"):
         editor.edit(np.zeros((1, 64, 64, 3), np.uint8), SOURCE, TARGET, edited_words="ball", method=FULL)
@@ -199,7 +199,7 @@ def test_words_are_not_a_text(backbone32: Backbone) -> None:
         Target(prompt=TARGET, edited_words="ball", method=FULL)  # type: ignore[arg-type]
 
 
-def test_one_inversion_serves_many_targets(backbone32: Backbone) -> None:
+def test_one_inversion_serves_many_targets(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     narrow = replace(FULL, fusion=FusionConfig(self_window=(0, 0.25), cross_window=(0, 0.25), min_downsampling=2))
     targets = [
@@ -213,7 +213,7 @@ def test_one_inversion_serves_many_targets(backbone32: Backbone) -> None:
         np.testing.assert_array_equal(editor.edit_inverted(shared, target).frames, alone.frames)
 
 
-def test_an_inversion_that_kept_too_little_is_refused(backbone32: Backbone) -> None:
+def test_an_inversion_that_kept_too_little_is_refused(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(backend="qk"), report=lambda _: None)
     plain = replace(FULL, blending=None, fusion=FusionConfig(self_window=(0, 0.25)))
     wide = replace(plain, fusion=FusionConfig(self_window=(0, 1.0)))
@@ -233,14 +233,14 @@ def test_an_inversion_that_kept_too_little_is_refused(backbone32: Backbone) -> N
         editor.edit_inverted(unfused, Target(prompt=TARGET, method=plain))
 
 
-def test_the_same_request_gives_the_same_bytes(backbone32: Backbone) -> None:
+def test_the_same_request_gives_the_same_bytes(backbone32: UNetBackbone) -> None:
     sampled = replace(FULL, posterior="sample")
     first, second = (run(backbone32, sampled) for _ in range(2))
     np.testing.assert_array_equal(first.frames, second.frames)
     assert relative_error(run(backbone32, FULL), first) > 1e-3  # the mode is another start
 
 
-def test_inversion_without_guidance_comes_back(backbone64: Backbone) -> None:
+def test_inversion_without_guidance_comes_back(backbone64: UNetBackbone) -> None:
     """DDIM there and back under one prompt approaches the identity as steps grow."""
     errors = []
     for count in (4, 16):
@@ -248,14 +248,14 @@ def test_inversion_without_guidance_comes_back(backbone64: Backbone) -> None:
         editor = FateZero(backbone64, RuntimeConfig(), report=lambda _: None)
         result = editor.edit(clip(2), SOURCE, SOURCE, method=method)
         clean = editor.invert(clip(2), SOURCE, [Target(prompt=SOURCE, method=method)]).clean
-        with video_denoiser(backbone64, method, 2, None) as denoiser:
+        with unet_denoiser(backbone64, method, 2, None) as denoiser:
             steps = schedule(backbone64.scheduler_config, count)
             assert torch.equal(invert(denoiser, clean, SOURCE, steps).latents[0], clean)
         errors.append(float((result.latents - clean).abs().mean()))
     assert errors[1] < errors[0] / 2
 
 
-def test_sdedit_starts_from_the_noised_source(backbone32: Backbone) -> None:
+def test_sdedit_starts_from_the_noised_source(backbone32: UNetBackbone) -> None:
     method = MethodConfig(steps=10, fusion=None, blending=None, norm_scope="frame", sdedit_strength=0.1)
     stages: list[tuple[str, int]] = []
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
@@ -271,11 +271,11 @@ def test_sdedit_starts_from_the_noised_source(backbone32: Backbone) -> None:
         MethodConfig(sdedit_strength=0.5)
 
 
-def test_a_single_frame_is_a_clip(backbone32: Backbone) -> None:
+def test_a_single_frame_is_a_clip(backbone32: UNetBackbone) -> None:
     assert run(backbone32, FULL, clip(1)).frames.shape == (1, 64, 96, 3)
 
 
-def test_masks_and_attention_keep_the_clips_shape(backbone32: Backbone, reference: EditResult) -> None:
+def test_masks_and_attention_keep_the_clips_shape(backbone32: UNetBackbone, reference: EditResult) -> None:
     assert reference.masks is not None
     assert reference.masks.shape == (5, 64, 96)
     assert 0 < reference.masks.mean() < 1
@@ -285,9 +285,9 @@ def test_masks_and_attention_keep_the_clips_shape(backbone32: Backbone, referenc
 
 @pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1 / 2), ("float16", 1 / 4)])
 def test_half_precision_is_nearer_than_another_method(
-    dtype: Any, share: float, golden_folder: Any, backbone32: Backbone
+    dtype: Any, share: float, golden_folder: Any, backbone32: UNetBackbone
 ) -> None:
-    half = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype=dtype))
+    half = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype=dtype))
     method = MethodConfig(steps=2, norm_scope="frame", blending=None)
     frames = clip(2)
     other = replace(method, fusion=None)
@@ -305,12 +305,12 @@ def test_half_precision_is_nearer_than_another_method(
         (np.zeros((0, 64, 64, 3), np.uint8), "at least one frame"),
     ],
 )
-def test_unfit_frames_are_named(frames: Any, complaint: str, backbone32: Backbone) -> None:
+def test_unfit_frames_are_named(frames: Any, complaint: str, backbone32: UNetBackbone) -> None:
     with pytest.raises(UserError, match=complaint):
         run(backbone32, FULL, frames)
 
 
-def test_unfit_words_are_named(backbone32: Backbone) -> None:
+def test_unfit_words_are_named(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     with pytest.raises(UserError, match="'tiger' is not a word"):
         editor.edit(clip(), SOURCE, TARGET, edited_words=("tiger",), target_words=("car",), method=FULL)
@@ -324,20 +324,20 @@ def test_unfit_words_are_named(backbone32: Backbone) -> None:
 @pytest.mark.parametrize(
     ("place", "complaint"),
     [
-        ("unet.conv_out", "UNet .* NaN or infinity at timestep"),
+        ("unet.conv_out", "denoising network .* NaN or infinity at timestep"),
         ("vae.quant_conv", "autoencoder"),
         ("vae.decoder.conv_out", "autoencoder"),
     ],
 )
 def test_nan_in_a_network_is_named(place: str, complaint: str, golden_folder: Any) -> None:
-    broken = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
+    broken = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
     network, layer = place.split(".", 1)
     getattr(broken, network).get_submodule(layer).bias.data.fill_(float("nan"))
     with pytest.raises(UserError, match=complaint):
         run(broken, FULL)
 
 
-def test_overlapping_words_count_once(backbone32: Backbone) -> None:
+def test_overlapping_words_count_once(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     plans = [
         editor.plan(SOURCE, Target(prompt=TARGET, edited_words=words, target_words=("car",), method=FULL))

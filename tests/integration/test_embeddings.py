@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.additions import find_additions
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.textual_inversion import add_embeddings
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
@@ -160,7 +160,7 @@ def test_layers_skipped_and_negative_prompts(skipped: int, negative: str, pipe: 
         assert not torch.allclose(expected, sampled_by_diffusers(pipe, "a jeep"), atol=1e-3)
 
 
-def test_what_is_added_is_part_of_the_digest(model: Path, tmp_path: Path, backbone32: Backbone) -> None:
+def test_what_is_added_is_part_of_the_digest(model: Path, tmp_path: Path, backbone32: UNetBackbone) -> None:
     save_file({CAT: vectors(2)}, tmp_path / "cat.safetensors")
     save_file({CAT: vectors(2, seed=1)}, tmp_path / "dog.safetensors")
     asked: list[dict[str, Any]] = [

@@ -14,12 +14,12 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from fatezero.attention.mask_layers import MaskLayers
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import move, schedule
-from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.feature_reuse import deep_features
 from fatezero.diffusion.inversion import Trajectory, invert
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.edit_plan import EditPlan, plan_edit
 from fatezero.editing import denoise
 from fatezero.errors import UserError
@@ -46,23 +46,23 @@ def noise(frames: int = 2) -> Tensor:
     return torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def run(backbone: Backbone, method: MethodConfig, **runtime: Any) -> EditResult:
+def run(backbone: UNetBackbone, method: MethodConfig, **runtime: Any) -> EditResult:
     words = {"edited_words": ("jeep",), "target_words": ("car",)} if method.blending else {}
     editor = FateZero(backbone, RuntimeConfig(**runtime), report=lambda _: None)
     return editor.edit(clip(), SOURCE, TARGET, method=method, **words)
 
 
-def plan_of(backbone: Backbone, method: MethodConfig) -> EditPlan:
-    return plan_edit(backbone, method, schedule(backbone.scheduler_config, method.steps), SOURCE, TARGET)
+def plan_of(backbone: UNetBackbone, method: MethodConfig) -> EditPlan:
+    return plan_edit(backbone, method, method.steps, SOURCE, TARGET)
 
 
-def denoised(backbone: Backbone, method: MethodConfig) -> Tensor:
-    with video_denoiser(backbone, method, 2, None) as denoiser, torch.no_grad():
-        return denoise(denoiser, plan_of(backbone, method), noise())
+def denoised(backbone: UNetBackbone, method: MethodConfig) -> Tensor:
+    with unet_denoiser(backbone, method, 2, None) as denoiser, torch.no_grad():
+        return denoise(denoiser, plan_of(backbone, method), schedule(backbone.scheduler_config, method.steps), noise())
 
 
 @contextmanager
-def watched_batches(backbone: Backbone) -> Iterator[list[int]]:
+def watched_batches(backbone: UNetBackbone) -> Iterator[list[int]]:
     """How many latents each call of the UNet has."""
     sizes: list[int] = []
     hook = backbone.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
@@ -73,7 +73,7 @@ def watched_batches(backbone: Backbone) -> Iterator[list[int]]:
 # Guidance
 
 
-def guided_by_diffusers(backbone: Backbone, own: set[int], guided: set[int], steps: int = 4) -> Tensor:
+def guided_by_diffusers(backbone: UNetBackbone, own: set[int], guided: set[int], steps: int = 4) -> Tensor:
     """Diffusers' UNet and scheduler: both branches in the steps `own`, guidance in `guided` by the last difference."""
     scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
     scheduler.set_timesteps(steps)
@@ -100,7 +100,7 @@ def guided_by_diffusers(backbone: Backbone, own: set[int], guided: set[int], ste
     ],
 )
 def test_guidance_acts_in_its_steps(
-    changes: dict[str, Any], own: set[int], guided: set[int], backbone64: Backbone
+    changes: dict[str, Any], own: set[int], guided: set[int], backbone64: UNetBackbone
 ) -> None:
     """And the unconditional branch runs in no others."""
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_guidance_acts_in_its_steps(
     assert sizes == [4 if index in own else 2 for index in range(4)]
 
 
-def test_no_window_is_no_guidance(backbone64: Backbone) -> None:
+def test_no_window_is_no_guidance(backbone64: UNetBackbone) -> None:
     shut = run(backbone64, replace(FUSED, steps=2, guidance_window=(0.0, 0.0)))
     alone = run(backbone64, replace(FUSED, steps=2, guidance_scale=1.0))
     assert torch.equal(shut.latents, alone.latents)
@@ -120,7 +120,9 @@ def test_no_window_is_no_guidance(backbone64: Backbone) -> None:
 # Deep features
 
 
-def level_by_level(backbone: Backbone, x: Tensor, t: int, text: Tensor, deep: Tensor | None) -> tuple[Tensor, Tensor]:
+def level_by_level(
+    backbone: UNetBackbone, x: Tensor, t: int, text: Tensor, deep: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """What a plain UNet returns, block by block, and what entered its last up block: `deep` where it is given."""
     unet: Any = backbone.unet
     emb = unet.time_embedding(unet.time_proj(torch.full((len(x),), t)).to(x))
@@ -144,7 +146,7 @@ def level_by_level(backbone: Backbone, x: Tensor, t: int, text: Tensor, deep: Te
 
 
 @pytest.mark.parametrize("every", [2, 3])
-def test_features_are_reused_in_an_edit(every: int, backbone64: Backbone) -> None:
+def test_features_are_reused_in_an_edit(every: int, backbone64: UNetBackbone) -> None:
     """Against the UNet's own blocks called one by one, each branch with its own features."""
     expected, kept = noise(), dict[str, Tensor]()
     texts = {prompt: backbone64.embed(prompt).hidden.expand(2, -1, -1) for prompt in ("", TARGET)}
@@ -162,7 +164,7 @@ def test_features_are_reused_in_an_edit(every: int, backbone64: Backbone) -> Non
 
 
 @contextmanager
-def features_put_in(backbone: Backbone, reused: list[bool]) -> Iterator[None]:
+def features_put_in(backbone: UNetBackbone, reused: list[bool]) -> Iterator[None]:
     """Each call of the UNet is computed in whole; in some, what enters the last up block is then the last one's."""
     calls, kept = iter(reused), list[Tensor]()
 
@@ -180,7 +182,9 @@ def features_put_in(backbone: Backbone, reused: list[bool]) -> Iterator[None]:
 
 @pytest.mark.parametrize(("every", "inverting"), [(2, [0, 0, 1, 0]), (3, [0, 1, 1, 0])])
 @pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
-def test_features_are_reused_with_fusion(backend: Any, every: int, inverting: list[int], backbone64: Backbone) -> None:
+def test_features_are_reused_with_fusion(
+    backend: Any, every: int, inverting: list[int], backbone64: UNetBackbone
+) -> None:
     """As with everything computed, and the deep features of the last whole step put in its place, in both directions.
 
     Inversion step 3 - k is whole where edit step k is, and the first one is.
@@ -194,7 +198,7 @@ def test_features_are_reused_with_fusion(backend: Any, every: int, inverting: li
     assert not torch.allclose(ours.latents, unlike.latents, rtol=1e-3, atol=1e-3)
 
 
-def test_backends_and_chunks_agree_on_reused_features(backbone64: Backbone) -> None:
+def test_backends_and_chunks_agree_on_reused_features(backbone64: UNetBackbone) -> None:
     """Under latent blending, whose masks come from the last whole step, and guidance that begins on the way."""
     method = replace(
         FUSED,
@@ -213,7 +217,7 @@ def test_backends_and_chunks_agree_on_reused_features(backbone64: Backbone) -> N
         torch.testing.assert_close(run(backbone64, method, **runtime).latents, reference, rtol=1e-8, atol=1e-8)
 
 
-def test_a_branch_has_features_before_it_reuses_them(backbone64: Backbone) -> None:
+def test_a_branch_has_features_before_it_reuses_them(backbone64: UNetBackbone) -> None:
     """Guidance begins in step 2 of 4, which reuses the features of step 0: there the branch runs and does not guide."""
     plan = plan_of(backbone64, replace(IMAGE, feature_reuse=3, guidance_window=(0.5, 1.0)))
     assert [step.unconditional for step in plan.steps] == [True, False, True, True]
@@ -221,11 +225,11 @@ def test_a_branch_has_features_before_it_reuses_them(backbone64: Backbone) -> No
     assert [step.reuses_features for step in plan.steps] == [False, True, True, False]
 
 
-def test_masks_of_reusing_steps_are_the_last_whole_ones(backbone64: Backbone) -> None:
+def test_masks_of_reusing_steps_are_the_last_whole_ones(backbone64: UNetBackbone) -> None:
     def trajectory(every: int) -> Trajectory:
-        with video_denoiser(backbone64, replace(IMAGE, feature_reuse=every), 2, None) as denoiser, torch.no_grad():
+        with unet_denoiser(backbone64, replace(IMAGE, feature_reuse=every), 2, None) as denoiser, torch.no_grad():
             steps = schedule(backbone64.scheduler_config, 4)
-            return invert(denoiser, noise(), SOURCE, steps, mask_downsampling=4, feature_reuse=every)
+            return invert(denoiser, noise(), SOURCE, steps, mask_layers=MaskLayers(4), feature_reuse=every)
 
     reused, whole = trajectory(2).cross_maps, trajectory(1).cross_maps
     assert reused is not None
@@ -235,14 +239,14 @@ def test_masks_of_reusing_steps_are_the_last_whole_ones(backbone64: Backbone) ->
     assert not torch.equal(reused[3], reused[1])
 
 
-def test_what_is_kept_is_forecast_where_features_are_reused(backbone64: Backbone) -> None:
+def test_what_is_kept_is_forecast_where_features_are_reused(backbone64: UNetBackbone) -> None:
     result = run(backbone64, replace(FUSED, feature_reuse=2), backend="qk")
     whole = run(backbone64, FUSED, backend="qk")
     assert result.choice is not None
     assert result.choice.predicted == result.bytes_kept["attention"] == whole.bytes_kept["attention"] / 2
 
 
-def test_blocks_are_put_back(backbone64: Backbone) -> None:
+def test_blocks_are_put_back(backbone64: UNetBackbone) -> None:
     def broken() -> None:
         with deep_features(backbone64.unet):
             assert "forward" in vars(backbone64.unet.mid_block)
@@ -262,7 +266,9 @@ def test_blocks_are_put_back(backbone64: Backbone) -> None:
         ({"fusion": FusionConfig(word_windows={"car": (0.6, 1.0)})}, r"in whole lies in fusion.word_windows\['car'\]"),
     ],
 )
-def test_fusion_that_reuse_would_drop_is_refused(changes: dict[str, Any], complaint: str, backbone64: Backbone) -> None:
+def test_fusion_that_reuse_would_drop_is_refused(
+    changes: dict[str, Any], complaint: str, backbone64: UNetBackbone
+) -> None:
     with pytest.raises(UserError, match=complaint):
         plan_of(backbone64, replace(FUSED, feature_reuse=2, **changes))
 

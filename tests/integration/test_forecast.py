@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fatezero.clips.video import write_video
-from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
+from fatezero.config import BlendingConfig, FlowEditConfig, FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.checkpoint import find_checkpoint
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
@@ -65,7 +65,7 @@ def test_work_is_counted_not_guessed(job: EditJob, editor: FateZero, monkeypatch
     def seconds(method: MethodConfig) -> float:
         return Forecaster(lambda _: editor).of_group(share_inversions([replace(job, method=method)])[0]).seconds
 
-    autoencoder = 5.0  # encode and decode of five frames
+    autoencoder = 5 / 2  # encode and decode of five frames, of which two are timed at once
     assert seconds(METHOD) == 4 + 4 + autoencoder
     assert seconds(replace(METHOD, fusion=None, blending=None, sdedit_strength=0.5)) == 2 + autoencoder
 
@@ -97,6 +97,8 @@ def test_costs_follow_the_calls(job: EditJob) -> None:
     assert calls(guidance_every=2) == 10 + 15
     assert calls(guidance_window=(0.0, 0.3)) == 10 + 13
     assert 15 < calls(feature_reuse=2) < 30
+    flow_edit = FlowEditConfig(n_max=0.5, n_avg=2)
+    assert calls(fusion=None, blending=None, flow_edit=flow_edit) == 5 * 2 * (2 + 2)  # of source and target
 
 
 def test_a_piece_is_forecast_as_the_shorter_clip_it_is(job: EditJob, editor: FateZero) -> None:

@@ -32,14 +32,15 @@ from transformers import CLIPTokenizer
 
 from fatezero.cli import main
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.checkpoint import adapter_folder, find_checkpoint, native_size
 from fatezero.diffusion.clip_vocabulary import tokenizer_files
 from fatezero.diffusion.components import load_motion_adapter
 from fatezero.diffusion.ddim import move, schedule
 from fatezero.diffusion.hub import HubName, hub_name, wanted_files
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.noise_schedule import STABLE_DIFFUSION
 from fatezero.diffusion.original_layout import OriginalFile, text_configs, unet_config, vae_config
+from fatezero.diffusion.pixels import to_unit_range
 from fatezero.diffusion.vetting import read_scheduler
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
@@ -96,8 +97,8 @@ def tiny(golden_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(golden_folder / "model", tmp_path / "model"))
 
 
-def load(model: Path | str, dtype: Any = "float32", **options: Any) -> Backbone:
-    return Backbone.load(ModelOptions(model=str(model), **options), RuntimeConfig(device="cpu", dtype=dtype))
+def load(model: Path | str, dtype: Any = "float32", **options: Any) -> UNetBackbone:
+    return UNetBackbone.load(ModelOptions(model=str(model), **options), RuntimeConfig(device="cpu", dtype=dtype))
 
 
 def assert_computes_as(pipe: Any, networks: ModelOptions) -> None:
@@ -105,7 +106,7 @@ def assert_computes_as(pipe: Any, networks: ModelOptions) -> None:
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(torch.float64)
-    backbone = Backbone.load(networks, EXACT)
+    backbone = UNetBackbone.load(networks, EXACT)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double()
     words = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "latents": noise, "output_type": "pt"}
     expected = pipe(PROMPT, **words).images
@@ -113,7 +114,7 @@ def assert_computes_as(pipe: Any, networks: ModelOptions) -> None:
     assert_inverts_as(pipe, FateZero(backbone, EXACT, report=lambda _: None))
 
 
-def _sampled(backbone: Backbone, x: Tensor) -> Tensor:
+def _sampled(backbone: UNetBackbone, x: Tensor) -> Tensor:
     text, empty = backbone.embed(PROMPT), backbone.embed("")
     for step in reversed(schedule(backbone.scheduler_config, STEPS)):
         alone, told = (backbone.predict(x, step.timestep, [one], 1) for one in (empty, text))

@@ -27,15 +27,14 @@ from torch import Tensor
 from fatezero import shipped
 from fatezero.config import FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.adapter_schedule import describe_change, with_adapter_levels
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import Checkpoint, find_checkpoint
 from fatezero.diffusion.ddim import as_ddim, move, schedule
-from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.description import describe
 from fatezero.diffusion.inversion import invert
+from fatezero.diffusion.layouts import SCHEDULERS
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.diffusion.motion_unet import with_motion
 from fatezero.diffusion.schedule_fields import SCHEDULER_FILE, SPACINGS, vet_schedule
-from fatezero.diffusion.vetting import SCHEDULERS
 from fatezero.edit_plan import plan_edit
 from fatezero.editing import denoise, edit
 from fatezero.errors import UserError
@@ -100,22 +99,22 @@ def own_scheduler(name: str, config: dict[str, Any]) -> Any:
     return getattr(diffusers, name).from_config(config)
 
 
-def backbone_of(parts: dict[str, Any], name: str, config: dict[str, Any], **others: Any) -> Backbone:
+def backbone_of(parts: dict[str, Any], name: str, config: dict[str, Any], **others: Any) -> UNetBackbone:
     vet_schedule(config, FILE)
     pipe = pipeline(parts, as_ddim(own_scheduler(name, config), FILE), **others)
-    return Backbone.of_pipeline(pipe, Checkpoint(ModelOptions(model="tiny"), Path()), torch.device("cpu"))
+    return UNetBackbone.of_pipeline(pipe, Checkpoint(ModelOptions(model="tiny"), Path()), torch.device("cpu"))
 
 
 def noise(channels: int = 4) -> Tensor:
     return torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(0)).double()
 
 
-def sampled(backbone: Backbone, guidance: float = 3.0, steps: int = STEPS) -> Tensor:
+def sampled(backbone: UNetBackbone, guidance: float = 3.0, steps: int = STEPS) -> Tensor:
     """What the editor makes of noise under a prompt."""
     method = replace(IMAGE, steps=steps, guidance_scale=guidance)
     plan = FateZero(backbone, report=lambda _: None).plan(PROMPT, Target(prompt=PROMPT, method=method))
-    with video_denoiser(backbone, method, 1, None) as denoiser, torch.no_grad():
-        return denoise(denoiser, plan, noise())
+    with unet_denoiser(backbone, method, 1, None) as denoiser, torch.no_grad():
+        return denoise(denoiser, plan, schedule(backbone.scheduler_config, method.steps), noise())
 
 
 def sampled_by_diffusers(pipe: Any, guidance: float = 3.0, steps: int = STEPS) -> Tensor:
@@ -249,11 +248,11 @@ def test_diffusers_undoes_each_move_of_an_inversion(spacing: str, prediction: An
         torch.testing.assert_close(back, x, rtol=0, atol=2e-5)
 
 
-def walked(backbone: Backbone, steps: int, guidance: float = 1) -> tuple[Tensor, Tensor]:
+def walked(backbone: UNetBackbone, steps: int, guidance: float = 1) -> tuple[Tensor, Tensor]:
     """Every latent of an inversion of noise, N+1,1,C,h,w, and what the edit under the same prompt makes of its end."""
     method = replace(IMAGE, steps=steps, guidance_scale=guidance)
     plan = FateZero(backbone, report=lambda _: None).plan(PROMPT, Target(prompt=PROMPT, method=method))
-    with video_denoiser(backbone, method, 1, None) as denoiser, torch.no_grad():
+    with unet_denoiser(backbone, method, 1, None) as denoiser, torch.no_grad():
         trajectory = invert(denoiser, noise(), PROMPT, schedule(backbone.scheduler_config, steps))
         return trajectory.latents, edit(denoiser, plan, trajectory)
 
@@ -316,7 +315,7 @@ def test_a_whole_folder(parts: dict[str, Any], name: str, tmp_path: Path) -> Non
     unet = distilled_unet(8)
     own = own_scheduler(name, STABLE | ZERO)
     pipeline(parts, own, unet=unet, safety_checker=None).save_pretrained(tmp_path)
-    ours = sampled(Backbone.load(str(tmp_path), CPU))
+    ours = sampled(UNetBackbone.load(str(tmp_path), CPU))
     theirs = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None).to(torch.float64)
     theirs.set_progress_bar_config(disable=True)
     theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config, clip_sample=False)
@@ -366,7 +365,7 @@ def test_the_doctor_says_of_a_schedule_what_loading_does(
     serves = all(fits for fits, _ in found)
     assert serves == (name != "HeunDiscreteScheduler")
     with nullcontext() if serves else pytest.raises(UserError, match=sentence):
-        Backbone.load(str(folder), CPU)
+        UNetBackbone.load(str(folder), CPU)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
@@ -403,11 +402,10 @@ def test_a_guidance_embedding_beside_the_sources_branch(parts: dict[str, Any]) -
 
 def test_a_distilled_model_has_no_branch_for_a_negative_prompt(parts: dict[str, Any]) -> None:
     backbone = backbone_of(parts, "LCMScheduler", STABLE, unet=distilled_unet(8))
-    steps = schedule(backbone.scheduler_config, STEPS)
     with pytest.raises(UserError, match="negative_prompt is 'grey', but tiny was distilled with its guidance"):
-        plan_edit(backbone, MethodConfig(steps=STEPS, negative_prompt="grey"), steps, PROMPT, PROMPT)
+        plan_edit(backbone, MethodConfig(steps=STEPS, negative_prompt="grey"), STEPS, PROMPT, PROMPT)
     with pytest.raises(UserError, match="guidance_every is 2, but tiny was distilled with its guidance"):
-        plan_edit(backbone, MethodConfig(steps=STEPS, guidance_every=2), steps, PROMPT, PROMPT)
+        plan_edit(backbone, MethodConfig(steps=STEPS, guidance_every=2), STEPS, PROMPT, PROMPT)
 
 
 @pytest.mark.parametrize("steps", [4, 8])
@@ -457,14 +455,14 @@ def motion(tmp_path: Path) -> Path:
     return tmp_path / "motion"
 
 
-def video(model: Path, motion: Path, schedule: Any = None) -> Backbone:
+def video(model: Path, motion: Path, schedule: Any = None) -> UNetBackbone:
     networks = ModelOptions(model=str(model), motion_adapter=str(motion), schedule=schedule)
-    found, backbone = find_checkpoint(networks), Backbone.load(networks, CPU)
+    found, backbone = find_checkpoint(networks), UNetBackbone.load(networks, CPU)
     assert found.digest == backbone.checkpoint.digest
     return backbone
 
 
-def middle_alpha(backbone: Backbone) -> float:
+def middle_alpha(backbone: UNetBackbone) -> float:
     return schedule(backbone.scheduler_config, 50)[25].alpha_noisy
 
 
@@ -490,8 +488,8 @@ def test_a_motion_adapter_brings_its_noise_levels(model: Path, motion: Path) -> 
     ).frames  # fmt: skip
     method = replace(IMAGE, guidance_scale=3)
     plan = FateZero(backbone, report=lambda _: None).plan(PROMPT, Target(prompt=PROMPT, method=method))
-    with video_denoiser(backbone, method, 2, None) as denoiser, torch.no_grad():
-        ours = denoise(denoiser, plan, start)
+    with unet_denoiser(backbone, method, 2, None) as denoiser, torch.no_grad():
+        ours = denoise(denoiser, plan, schedule(backbone.scheduler_config, method.steps), start)
     torch.testing.assert_close(ours, made[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
 
 
@@ -513,7 +511,7 @@ def test_a_guidance_embedding_under_motion(parts: dict[str, Any], motion: Path) 
 
 
 def test_the_checkpoints_levels_may_be_chosen(model: Path, motion: Path) -> None:
-    plain, chosen = Backbone.load(str(model), CPU), video(model, motion, "checkpoint")
+    plain, chosen = UNetBackbone.load(str(model), CPU), video(model, motion, "checkpoint")
     assert chosen.scheduler_config == plain.scheduler_config
     assert not chosen.notes
     assert middle_alpha(chosen) == pytest.approx(0.275, abs=2e-3)
@@ -531,19 +529,19 @@ def test_a_video_pipelines_own_schedule_is_the_checkpoints(model: Path, motion: 
         model, motion_adapter=MotionAdapter.from_pretrained(motion), scheduler=euler
     )
     pipe.save_pretrained(tmp_path / "video")
-    backbone = Backbone.load(str(tmp_path / "video"), CPU)
+    backbone = UNetBackbone.load(str(tmp_path / "video"), CPU)
     assert middle_alpha(backbone) == pytest.approx(0.160, abs=2e-3)
     assert (backbone.checkpoint.schedule_owner, backbone.notes) == ("checkpoint", ())
     pipe.scheduler = DDIMScheduler.from_config(euler.config)
     pipe.save_pretrained(tmp_path / "video")
     with pytest.raises(UserError, match="set clip_sample to false"):
-        Backbone.load(str(tmp_path / "video"), CPU)
+        UNetBackbone.load(str(tmp_path / "video"), CPU)
 
 
 def test_an_adapter_may_state_its_levels(model: Path, motion: Path) -> None:
     file = motion / "scheduler" / "scheduler_config.json"
     shutil.copytree(model / "scheduler", file.parent)
-    stated, plain = video(model, motion), Backbone.load(str(model), CPU)
+    stated, plain = video(model, motion), UNetBackbone.load(str(model), CPU)
     assert schedule(stated.scheduler_config, 50) == schedule(plain.scheduler_config, 50)
     assert (stated.checkpoint.schedule_owner, stated.notes) == ("adapter", ())
     config = json.loads(file.read_text(encoding="utf-8"))

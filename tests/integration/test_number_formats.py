@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fatezero.config import RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, choose_dtype
+from fatezero.diffusion.devices import choose_dtype
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.number_formats import cpu_multiplies_in, slow_format
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_the_autoencoder_beside_each_format(dtype: Any, autoencoder: torch.dtype, golden_folder: Path) -> None:
-    backbone = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype=dtype))
+    backbone = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype=dtype))
     assert backbone.dtype == getattr(torch, dtype)
     assert backbone.vae.dtype == autoencoder
     assert backbone.latent_dtype == (torch.float64 if dtype == "float64" else torch.float32)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fatezero.attention.mask_layers import MaskLayers
 from fatezero.attention.word_maps import refinement_map, replacement_map
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import invert
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.edit_plan import plan_edit
 from fatezero.editing import EditStep, edit
 from fatezero.errors import UserError
@@ -49,7 +49,7 @@ def by_hand(tokenizer: Any, prompt: str, contexts: int) -> Tensor:
     return torch.tensor([row + [tokenizer.pad_token_id] * (77 - len(row)) for row in rows])
 
 
-def test_places_are_those_of_the_contexts_side_by_side(backbone32: Backbone) -> None:
+def test_places_are_those_of_the_contexts_side_by_side(backbone32: UNetBackbone) -> None:
     prompt = backbone32.read_prompt(TARGET, 3)
     rows = by_hand(backbone32.tokenizer, TARGET, 3)
     assert list(prompt.ids) == rows.flatten()[: len(prompt.ids)].tolist()
@@ -68,17 +68,17 @@ def test_places_are_those_of_the_contexts_side_by_side(backbone32: Backbone) -> 
         (2000, 2, r"has 2000 tokens, which take 27 contexts .* is 2: shorten it\.$"),
     ],
 )
-def test_longer_prompts_are_refused(words: int, contexts: int, sentence: str, backbone32: Backbone) -> None:
+def test_longer_prompts_are_refused(words: int, contexts: int, sentence: str, backbone32: UNetBackbone) -> None:
     backbone32.read_prompt("jeep " * 75 * contexts, contexts)
     with pytest.raises(UserError, match=sentence):
         backbone32.embed("jeep " * words, contexts)
-    plan = (MethodConfig(steps=1, prompt_contexts=contexts, negative_prompt="jeep " * words), ())
+    plan = (MethodConfig(steps=1, prompt_contexts=contexts, negative_prompt="jeep " * words), 1)
     with pytest.raises(UserError, match=sentence):
         plan_edit(backbone32, *plan, SHORT, SHORT_TARGET)
 
 
 @pytest.mark.parametrize("skipped", [0, 1])
-def test_each_context_is_encoded_by_itself(skipped: int, backbone32: Backbone) -> None:
+def test_each_context_is_encoded_by_itself(skipped: int, backbone32: UNetBackbone) -> None:
     encoder = backbone32.texts.encoder  # type: ignore[attr-defined]
     norm = getattr(encoder, "text_model", encoder).final_layer_norm
     for prompt in (TARGET, SHORT, ""):
@@ -93,7 +93,9 @@ def test_each_context_is_encoded_by_itself(skipped: int, backbone32: Backbone) -
 
 def test_sdxl_reads_both_encoders_and_pools_the_first_context(golden_folder: Path) -> None:
     pipe = tiny_sdxl(golden_folder)
-    backbone = Backbone.of_pipeline(pipe, Checkpoint(ModelOptions(model="sdxl"), golden_folder), torch.device("cpu"))
+    backbone = UNetBackbone.of_pipeline(
+        pipe, Checkpoint(ModelOptions(model="sdxl"), golden_folder), torch.device("cpu")
+    )
     told, nothing = backbone.embed(TARGET, 2), backbone.embed_negative("", 2)
     states, pooled = [], None
     for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)):
@@ -109,7 +111,7 @@ def test_sdxl_reads_both_encoders_and_pools_the_first_context(golden_folder: Pat
 
 
 @pytest.mark.parametrize("align", [refinement_map, replacement_map])
-def test_short_prompts_align_as_in_one_context(align: Any, backbone32: Backbone) -> None:
+def test_short_prompts_align_as_in_one_context(align: Any, backbone32: UNetBackbone) -> None:
     pair = (SHORT, "a photorealistic car driving down a road")
     one, two = (align(*(backbone32.read_prompt(text, contexts) for text in pair)) for contexts in (1, 2))
     empty = torch.eye(77, dtype=torch.float64)
@@ -118,7 +120,7 @@ def test_short_prompts_align_as_in_one_context(align: Any, backbone32: Backbone)
 
 
 @pytest.mark.parametrize("align", [refinement_map, replacement_map])
-def test_words_align_across_contexts(align: Any, backbone32: Backbone) -> None:
+def test_words_align_across_contexts(align: Any, backbone32: UNetBackbone) -> None:
     """A changed word of two tokens in the place of one moves "lion" into the second context, and all that follow."""
     source = backbone32.read_prompt(f"{FIRST} silver jeep", 2)
     target = backbone32.read_prompt(f"{FIRST} silver jeep".replace("boy", "photorealistic"), 2)
@@ -193,19 +195,19 @@ CONFIG: dict[str, Any] = {  # the same, in the words of FateZero's own configura
 
 
 def test_an_edit_in_the_second_context_equals_the_reference(
-    golden_folder: Path, backbone64: Backbone, monkeypatch: pytest.MonkeyPatch
+    golden_folder: Path, backbone64: UNetBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By every backend, in float64 to 1e-9: inversion, every step of the edit, and masks."""
     monkeypatch.setattr(reference, "CONTEXT", 154)
     clean = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1)).double()
     wanted = InTwoContexts(load_networks(golden_folder / "model"), CONFIG, {}, bugs=False).run(clean)
     steps = schedule(backbone64.scheduler_config, METHOD.steps)
-    plan = plan_edit(backbone64, METHOD, steps, SOURCE, TARGET, ("jeep",), ("car",))
+    plan = plan_edit(backbone64, METHOD, METHOD.steps, SOURCE, TARGET, ("jeep",), ("car",))
     for keep in BACKENDS.values():
         attention = SourceAttention(keep(), MemoryStore(torch.device("cpu")), plan.needs) if keep else None
         seen: list[EditStep] = []
-        with video_denoiser(backbone64, METHOD, 2, None) as denoiser, torch.no_grad():
-            trajectory = invert(denoiser, clean, SOURCE, steps, 4, attention)
+        with unet_denoiser(backbone64, METHOD, 2, None) as denoiser, torch.no_grad():
+            trajectory = invert(denoiser, clean, SOURCE, steps, MaskLayers(4), attention)
             edit(denoiser, plan, trajectory, seen.append)
         for ours, theirs in zip([trajectory.latents[-1], *(step.latents for step in seen)],
                                 [wanted.inverted, *wanted.edited], strict=True):  # fmt: skip
@@ -216,7 +218,7 @@ def test_an_edit_in_the_second_context_equals_the_reference(
         assert any(0 < float(mask.float().mean()) < 1 for mask in masks.values()), "a mask that says something"
 
 
-def test_a_kept_inversion_is_one_of_as_many_contexts(backbone32: Backbone, tmp_path: Path) -> None:
+def test_a_kept_inversion_is_one_of_as_many_contexts(backbone32: UNetBackbone, tmp_path: Path) -> None:
     said: list[str] = []
     editor = FateZero(backbone32, RuntimeConfig(device="cpu"), said.append, InversionCache(tmp_path))
     frames = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)

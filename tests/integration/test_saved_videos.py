@@ -13,8 +13,8 @@ import pytest
 
 from fatezero.cli import main
 from fatezero.config import MethodConfig, ModelOptions
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import Checkpoint
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.pipeline import FateZero
 from fatezero.runs.jobs import EditJob
 from fatezero.runs.saving import save_result
@@ -64,7 +64,7 @@ def sound_of(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_result_keeps_times_and_sound(
-    backbone32: Backbone, golden_folder: Path, talkie: Path, tmp_path: Path, kept: bool
+    backbone32: UNetBackbone, golden_folder: Path, talkie: Path, tmp_path: Path, kept: bool
 ) -> None:
     method = MethodConfig(steps=2)
     editor = FateZero(backbone32, report=lambda _: None)

@@ -19,11 +19,12 @@ from diffusers import (
 )
 from torch import Tensor
 
+from fatezero.attention.mask_layers import MaskLayers
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import invert
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
+from fatezero.diffusion.pixels import to_unit_range
 from fatezero.edit_plan import plan_edit
 from fatezero.editing import EditStep, denoise, edit
 from fatezero.pipeline import FateZero
@@ -81,8 +82,8 @@ def model(saved: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(saved: Path) -> Backbone:
-    return Backbone.load(str(saved), QUIET)
+def backbone(saved: Path) -> UNetBackbone:
+    return UNetBackbone.load(str(saved), QUIET)
 
 
 def theirs(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -112,7 +113,7 @@ def frames_of(count: int = 2, height: int = 128, width: int = 128) -> np.ndarray
 def test_prompts_are_told_as_diffusers_tells_them(model: Path, zeros: bool) -> None:
     """With the second tokenizer's own padding, which changes what its encoder says of every place behind the end."""
     change(model / "model_index.json", force_zeros_for_empty_prompt=zeros)
-    backbone, pipe = Backbone.load(str(model), QUIET), theirs(model)
+    backbone, pipe = UNetBackbone.load(str(model), QUIET), theirs(model)
     hidden, no_hidden, pooled, no_pooled = pipe.encode_prompt(SOURCE, device="cpu")
     told, nothing = backbone.embed(SOURCE), backbone.embed_negative("")
     assert told.pooled is not None
@@ -140,17 +141,17 @@ def test_a_sampled_image_equals_diffusers(saved: Path, tmp_path: Path, scheduler
     start = noise(1, 8, 16)
     sizes = {"height": 64, "width": 128}
     (wanted,) = pipe(SOURCE, num_inference_steps=4, guidance_scale=7.5, latents=start, output_type="np", **sizes).images
-    backbone = Backbone.load(str(folder), QUIET)
-    plan = plan_edit(backbone, PLAIN, schedule(backbone.scheduler_config, 4), "", SOURCE, (), ())
-    with video_denoiser(backbone, PLAIN, 1, None) as denoiser, torch.no_grad():
-        ours = backbone.decode(denoise(denoiser, plan, start))
+    backbone = UNetBackbone.load(str(folder), QUIET)
+    plan = plan_edit(backbone, PLAIN, 4, "", SOURCE, (), ())
+    with unet_denoiser(backbone, PLAIN, 1, None) as denoiser, torch.no_grad():
+        ours = backbone.decode(denoise(denoiser, plan, schedule(backbone.scheduler_config, 4), start))
     close(ours[0].permute(1, 2, 0), torch.from_numpy(wanted))
 
 
-def test_the_inversion_is_diffusers_ddim_walked_backwards(saved: Path, backbone: Backbone) -> None:
+def test_the_inversion_is_diffusers_ddim_walked_backwards(saved: Path, backbone: UNetBackbone) -> None:
     """Each frame by itself: what the UNet of diffusers says, and a step of its scheduler takes back what we did."""
     pipe, clean, steps = theirs(saved), noise(2, 8, 16), schedule(backbone.scheduler_config, 4)
-    with video_denoiser(backbone, PLAIN, 2, None) as denoiser, torch.no_grad():
+    with unet_denoiser(backbone, PLAIN, 2, None) as denoiser, torch.no_grad():
         trajectory = invert(denoiser, clean, SOURCE, steps)
     hidden, _, pooled, _ = pipe.encode_prompt(SOURCE, device="cpu", do_classifier_free_guidance=False)
     told = {"text_embeds": pooled, "time_ids": torch.tensor([[64, 128, 0, 0, 64, 128]])}
@@ -170,7 +171,7 @@ def test_pictures_are_encoded_and_decoded_as_diffusers_does(golden_folder: Path,
     pictures = to_unit_range(frames_of()).float()
     for settings in ({}, {"latents_mean": mean, "latents_std": deviation}):
         change(tmp_path / "vae" / "config.json", **settings)
-        backbone, pipe = Backbone.load(str(tmp_path), QUIET), theirs(tmp_path)
+        backbone, pipe = UNetBackbone.load(str(tmp_path), QUIET), theirs(tmp_path)
         latents = backbone.encode(pictures)
         (wanted,) = pipe("", num_inference_steps=1, latents=latents[:1], output_type="np", denoising_end=0.0001).images
         close(backbone.decode(latents)[0].permute(1, 2, 0), torch.from_numpy(wanted))
@@ -215,12 +216,14 @@ class SdxlReference(Reference):
         return [name for name in self.layers if name.startswith(places) and name.endswith("attn2")]
 
 
-def run_full(backbone: Backbone, clean: Tensor, backend: str, chunk: int | None = None) -> tuple[Computed, list[Any]]:
+def run_full(
+    backbone: UNetBackbone, clean: Tensor, backend: str, chunk: int | None = None
+) -> tuple[Computed, list[Any]]:
     keep, steps, seen = BACKENDS[backend], schedule(backbone.scheduler_config, FULL.steps), list[EditStep]()
-    plan = plan_edit(backbone, FULL, steps, SOURCE, TARGET, ("jeep",), ("car",))
+    plan = plan_edit(backbone, FULL, FULL.steps, SOURCE, TARGET, ("jeep",), ("car",))
     attention = SourceAttention(keep(), MemoryStore(torch.device("cpu")), plan.needs) if keep else None
-    with video_denoiser(backbone, FULL, len(clean), chunk) as denoiser, torch.no_grad():
-        trajectory = invert(denoiser, clean, SOURCE, steps, 4, attention)
+    with unet_denoiser(backbone, FULL, len(clean), chunk) as denoiser, torch.no_grad():
+        trajectory = invert(denoiser, clean, SOURCE, steps, MaskLayers(4), attention)
         latents = edit(denoiser, plan, trajectory, seen.append)
     return Computed(trajectory.latents[-1], [step.latents for step in seen], decoded=backbone.decode(latents)), seen
 
@@ -230,7 +233,7 @@ def test_the_full_method_equals_the_reference(saved: Path, backend: str) -> None
     """In float64 to 1e-9: inversion, every step of the edit, masks and pictures."""
     clean = noise(3).double()
     wanted = SdxlReference(theirs(saved, torch.float64), FULL_CONFIG, {}, bugs=False).run(clean)
-    ours, steps = run_full(Backbone.load(str(saved), DOUBLE), clean, backend)
+    ours, steps = run_full(UNetBackbone.load(str(saved), DOUBLE), clean, backend)
     close(ours.inverted, wanted.inverted, 1e-9)
     for mine, his in zip(ours.edited, wanted.edited, strict=True):
         close(mine, his, 1e-9)
@@ -242,7 +245,7 @@ def test_the_full_method_equals_the_reference(saved: Path, backend: str) -> None
     assert len(wanted.latent_masks) == sum(bool(s.latent_masks) for s in steps) > 0
 
 
-def test_backends_agree_in_float32(backbone: Backbone) -> None:
+def test_backends_agree_in_float32(backbone: UNetBackbone) -> None:
     wanted, _ = run_full(backbone, noise(3), "recompute")
     for backend in ("qk", "maps"):
         ours, _ = run_full(backbone, noise(3), backend)
@@ -251,7 +254,7 @@ def test_backends_agree_in_float32(backbone: Backbone) -> None:
 
 def test_chunks_agree(saved: Path) -> None:
     """In float64, where rounding cannot grow to what a chunk forgotten would make."""
-    backbone = Backbone.load(str(saved), DOUBLE)
+    backbone = UNetBackbone.load(str(saved), DOUBLE)
     editor = FateZero(backbone, replace(DOUBLE, backend="qk"), report=lambda _: None)
     chunked = FateZero(backbone, replace(DOUBLE, backend="recompute", chunk=1), report=lambda _: None)
     method = replace(FULL, steps=2, norm_scope="frame")

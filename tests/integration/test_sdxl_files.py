@@ -21,12 +21,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from fatezero.cli import main
 from fatezero.config import ModelOptions
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import find_checkpoint, native_size, vae_folder
 from fatezero.diffusion.clip_vocabulary import tokenizer_files
 from fatezero.diffusion.ddim import schedule
-from fatezero.diffusion.denoiser import video_denoiser
 from fatezero.diffusion.inversion import invert
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.diffusion.original_layout import OriginalFile, text_configs, unet_config, vae_config
 from fatezero.diffusion.original_weights import original_weights
 from fatezero.errors import UserError
@@ -86,12 +85,12 @@ def weights(file: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def assert_inverts_as(pipe: Any, backbone: Backbone) -> None:
+def assert_inverts_as(pipe: Any, backbone: UNetBackbone) -> None:
     """The pictures' latents, and each of the chain, by diffusers' networks and its inverse scheduler."""
     frames = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)).double()
     latents = pipe.vae.encode(frames * 2 - 1).latent_dist.mode() * 0.13025
     torch.testing.assert_close(backbone.encode(frames), latents, rtol=1e-5, atol=1e-5)
-    with video_denoiser(backbone, PLAIN, 1, None) as denoiser:
+    with unet_denoiser(backbone, PLAIN, 1, None) as denoiser:
         trajectory = invert(denoiser, latents, PROMPT, schedule(backbone.scheduler_config, STEPS))
     inverse = DDIMInverseScheduler.from_config(pipe.scheduler.config)
     inverse.set_timesteps(STEPS)
@@ -104,7 +103,7 @@ def assert_inverts_as(pipe: Any, backbone: Backbone) -> None:
         torch.testing.assert_close(trajectory.latents[index + 1], x, rtol=1e-5, atol=1e-5)
 
 
-def assert_samples_as(pipe: Any, backbone: Backbone) -> None:
+def assert_samples_as(pipe: Any, backbone: UNetBackbone) -> None:
     """Guided, with diffusers' zeros for no prompt."""
     wanted = sampled_by_diffusers(pipe, PROMPT, negative=None, height=128, width=128)
     torch.testing.assert_close(sampled_here(backbone, PROMPT), wanted, rtol=1e-5, atol=1e-5)

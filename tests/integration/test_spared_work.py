@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.onednn import OneDnnLinear
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult, Target
@@ -43,7 +43,7 @@ def counted(unet: nn.Module, *names: str) -> Iterator[dict[str, list[int]]]:
         yield rows
 
 
-def edit(backbone: Backbone, method: MethodConfig, backend: Any) -> tuple[EditResult, dict[str, list[int]]]:
+def edit(backbone: UNetBackbone, method: MethodConfig, backend: Any) -> tuple[EditResult, dict[str, list[int]]]:
     """An edit from an inversion that is not counted."""
     editor = FateZero(backbone, RuntimeConfig(backend=backend), report=lambda _: None)
     frames = torch.randint(0, 255, (FRAMES, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte().numpy()
@@ -54,7 +54,7 @@ def edit(backbone: Backbone, method: MethodConfig, backend: Any) -> tuple[EditRe
         return editor.edit_inverted(inversion, target), rows
 
 
-def test_the_source_leaves_behind_its_last_layer(backbone32: Backbone) -> None:
+def test_the_source_leaves_behind_its_last_layer(backbone32: UNetBackbone) -> None:
     """Fused are the layers below the finest: the last block sees the two branches of guidance alone."""
     _, rows = edit(backbone32, METHOD, "recompute")
     assert rows[LAST] == [2 * FRAMES] * STEPS
@@ -62,7 +62,7 @@ def test_the_source_leaves_behind_its_last_layer(backbone32: Backbone) -> None:
     assert rows[LAST] == [3 * FRAMES] * STEPS
 
 
-def test_equal_branches_share_what_reads_no_prompt(backbone32: Backbone) -> None:
+def test_equal_branches_share_what_reads_no_prompt(backbone32: UNetBackbone) -> None:
     _, rows = edit(backbone32, METHOD, "recompute")
     assert rows[FIRST] == rows[f"down_blocks.0.{SELF}.to_q"] == [2 * FRAMES] * STEPS  # the source, and both others
     _, rows = edit(backbone32, METHOD, "qk")
@@ -73,13 +73,13 @@ def test_equal_branches_share_what_reads_no_prompt(backbone32: Backbone) -> None
 
 
 @pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
-def test_a_prompt_is_projected_once(backend: Any, backbone32: Backbone) -> None:
+def test_a_prompt_is_projected_once(backend: Any, backbone32: UNetBackbone) -> None:
     """Not in every step, and not for every frame."""
     _, rows = edit(backbone32, METHOD, backend)
     assert rows[f"down_blocks.0.{CROSS}.to_k"] == [3 if backend == "recompute" else 2]
 
 
-def test_queries_that_the_source_replaces_are_not_made(backbone32: Backbone) -> None:
+def test_queries_that_the_source_replaces_are_not_made(backbone32: UNetBackbone) -> None:
     _, rows = edit(backbone32, replace(METHOD, blending=None), "qk")
     assert rows[f"down_blocks.1.{SELF}.to_q"] == [FRAMES] * STEPS  # without guidance's other branch, none
     _, rows = edit(backbone32, METHOD, "qk")
@@ -87,7 +87,7 @@ def test_queries_that_the_source_replaces_are_not_made(backbone32: Backbone) -> 
 
 
 @pytest.mark.parametrize("backend", ["qk", "maps"])
-def test_an_edit_alone_in_its_batch_may_ask_nothing_itself(backend: Any, backbone64: Backbone) -> None:
+def test_an_edit_alone_in_its_batch_may_ask_nothing_itself(backend: Any, backbone64: UNetBackbone) -> None:
     """Without guidance and masks all that it asks is the source's: no query of its own is left in a fused layer."""
     method = replace(METHOD, blending=None, guidance_scale=1.0)
     kept, rows = edit(backbone64, method, backend)
@@ -95,7 +95,7 @@ def test_an_edit_alone_in_its_batch_may_ask_nothing_itself(backend: Any, backbon
     torch.testing.assert_close(kept.latents, edit(backbone64, method, "recompute")[0].latents, rtol=1e-9, atol=1e-9)
 
 
-def test_nothing_is_spared_at_the_cost_of_the_result(backbone64: Backbone) -> None:
+def test_nothing_is_spared_at_the_cost_of_the_result(backbone64: UNetBackbone) -> None:
     """Every backend and both kinds of sparing agree with an edit whose last layer is fused, where nothing leaves."""
     results = [edit(backbone64, replace(METHOD, guidance_scale=g), b)[0] for g in (1.0, 7.5) for b in ("maps", "qk")]
     again = [edit(backbone64, replace(METHOD, guidance_scale=g), "recompute")[0] for g in (1.0, 7.5)]
@@ -119,6 +119,6 @@ def test_onednns_linear_is_the_linear() -> None:
     assert fast.weight.grad is not None
 
 
-def test_linears_of_a_backbone_are_onednns(backbone32: Backbone) -> None:
+def test_linears_of_a_backbone_are_onednns(backbone32: UNetBackbone) -> None:
     kinds = Counter(type(module) for module in backbone32.unet.modules() if isinstance(module, nn.Linear))
     assert set(kinds) == ({OneDnnLinear} if torch.backends.mkldnn.is_available() else {nn.Linear})

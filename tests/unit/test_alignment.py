@@ -11,7 +11,7 @@ import torch
 
 from fatezero.attention.word_maps import cross_mixes, refinement_map, replacement_map
 from fatezero.config import FusionConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
 
 # Where the original counts words by single spaces or bytes, it answers for the wrong tokens; these are the right ones.
@@ -30,7 +30,7 @@ def theirs(golden_folder: Path, part: str) -> list[dict[str, Any]]:
     return json.loads((golden_folder / "word_alignment.json").read_text())[part]
 
 
-def test_tokens_of_words(golden_folder: Path, backbone32: Backbone) -> None:
+def test_tokens_of_words(golden_folder: Path, backbone32: UNetBackbone) -> None:
     for entry in theirs(golden_folder, "word_inds"):
         prompt = backbone32.read_prompt(entry["text"])
         key = (entry["text"], entry["word"])
@@ -45,13 +45,13 @@ def test_tokens_of_words(golden_folder: Path, backbone32: Backbone) -> None:
                 prompt.tokens_of(entry["word"])
 
 
-def test_words_in_a_row(backbone32: Backbone) -> None:
+def test_words_in_a_row(backbone32: UNetBackbone) -> None:
     prompt = backbone32.read_prompt("a silver jeep and a silver ball")
     assert prompt.tokens_of("silver jeep") == (2, 3)
     assert prompt.tokens_of("silver") == (2, 6)
 
 
-def test_replacement_maps(golden_folder: Path, backbone32: Backbone) -> None:
+def test_replacement_maps(golden_folder: Path, backbone32: UNetBackbone) -> None:
     for entry in theirs(golden_folder, "replace_mapper"):
         source, target = backbone32.read_prompt(entry["source"]), backbone32.read_prompt(entry["target"])
         if isinstance(entry["mapper"], str):
@@ -64,7 +64,7 @@ def test_replacement_maps(golden_folder: Path, backbone32: Backbone) -> None:
             torch.testing.assert_close(word_map.from_source, torch.eye(77, dtype=torch.float64))
 
 
-def test_replacement_with_other_token_counts_keeps_later_words_in_place(backbone32: Backbone) -> None:
+def test_replacement_with_other_token_counts_keeps_later_words_in_place(backbone32: UNetBackbone) -> None:
     """The original matches the words behind the change by the target's index; here each gets its own word's map."""
     source = backbone32.read_prompt("a photorealistic ball moving across the green grass")
     target = backbone32.read_prompt("a claymation ball moving across the blue grass")
@@ -76,7 +76,7 @@ def test_replacement_with_other_token_counts_keeps_later_words_in_place(backbone
     assert from_source[len(source.ids) - 1, len(target.ids) - 1] == 1  # end to end
 
 
-def test_columns_without_a_counterpart_stay_the_targets_own(backbone32: Backbone) -> None:
+def test_columns_without_a_counterpart_stay_the_targets_own(backbone32: UNetBackbone) -> None:
     source = backbone32.read_prompt("a claymation ball moving across")
     target = backbone32.read_prompt("a red ball moving across")
     word_map = replacement_map(source, target)
@@ -84,7 +84,7 @@ def test_columns_without_a_counterpart_stay_the_targets_own(backbone32: Backbone
     assert word_map.own.nonzero().flatten().tolist() == [75, 76]
 
 
-def test_refinement_maps(golden_folder: Path, backbone32: Backbone) -> None:
+def test_refinement_maps(golden_folder: Path, backbone32: UNetBackbone) -> None:
     for entry in theirs(golden_folder, "refine_mapper"):
         source, target = backbone32.read_prompt(entry["source"]), backbone32.read_prompt(entry["target"])
         assert (len(source.ids), len(target.ids)) == (entry["n_source"], entry["n_target"])
@@ -94,7 +94,7 @@ def test_refinement_maps(golden_folder: Path, backbone32: Backbone) -> None:
             assert word_map.from_source[:, column].nonzero().flatten().tolist() == ([row] if alpha else [])
 
 
-def test_windows_and_reweighting(golden_folder: Path, backbone32: Backbone) -> None:
+def test_windows_and_reweighting(golden_folder: Path, backbone32: UNetBackbone) -> None:
     text = "watercolor painting of a silver jeep driving down a curvy road in the countryside"
     prompt = backbone32.read_prompt(text)
     checked = 0
@@ -118,7 +118,7 @@ def _fused(mix: Any, token: int) -> bool:
     return mix is not None and mix.from_source is not None and bool(mix.from_source[:, token].any())
 
 
-def test_reweighting_multiplies_inside_the_window_only(golden_folder: Path, backbone32: Backbone) -> None:
+def test_reweighting_multiplies_inside_the_window_only(golden_folder: Path, backbone32: UNetBackbone) -> None:
     for entry in theirs(golden_folder, "equalizer"):
         if any(word not in entry["text"].split() for word in entry["words"]):
             with pytest.raises(UserError, match="rabbit"):
@@ -128,7 +128,7 @@ def test_reweighting_multiplies_inside_the_window_only(golden_folder: Path, back
         assert found == entry["not_one"]
 
 
-def _weights(backbone: Backbone, entry: dict[str, Any]) -> torch.Tensor:
+def _weights(backbone: UNetBackbone, entry: dict[str, Any]) -> torch.Tensor:
     prompt = backbone.read_prompt(entry["text"])
     fusion = FusionConfig(cross_window=(0, 0.5), reweight=dict(zip(entry["words"], entry["values"], strict=True)))
     first, *_, last = cross_mixes(fusion, prompt, prompt, 10)

@@ -18,7 +18,7 @@ from fatezero.attention.fusion import (
 from fatezero.attention.key_frames import Chunk, cut_into_chunks, gather_key_frames, key_frame_indices, key_positions
 from fatezero.blending.blend import blend_latents
 from fatezero.blending.mask import WordMask, word_attention
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
 
 
@@ -133,11 +133,11 @@ def test_latents_are_the_sources_outside_the_mask() -> None:
     assert blend_latents(edited, source, mask)[0, 0].tolist() == [[1, 0]] * 2
 
 
-def test_sites_of_stable_diffusions_topology(backbone32: Backbone) -> None:
+def test_sites_of_stable_diffusions_topology(backbone32: UNetBackbone) -> None:
     sites = backbone32.sites
     assert len(sites) == 32
-    by_block = [(s.block, s.downsampling) for s in sites if s.kind == "self"]
+    by_block = [(s.part, s.downsampling) for s in sites if s.kind == "self"]
     down = [("down", 1)] * 2 + [("down", 2)] * 2 + [("down", 4)] * 2
     assert by_block == down + [("mid", 8)] + [("up", 4)] * 3 + [("up", 2)] * 3 + [("up", 1)] * 3
     assert sites[0].size(40, 64) == (40, 64)
-    assert next(s for s in sites if s.block == "mid").size(40, 60) == (5, 8)
+    assert next(s for s in sites if s.part == "mid").size(40, 60) == (5, 8)

@@ -12,7 +12,7 @@ import torch
 
 from fatezero.cli import main
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
 from fatezero.runs.inversion_cache import InversionCache, cache_key
@@ -216,7 +216,7 @@ def test_an_edit_survives_a_cache_with_wrong_tensors(golden_folder: Path, tmp_pa
     """Of every kind that an inversion has; found ones are found again, with masks, SDEdit and none."""
     cache, said = InversionCache(tmp_path), list[str]()
     runtime = RuntimeConfig(device="cpu", dtype="float32")
-    editor = FateZero(Backbone.load(str(golden_folder / "model"), runtime), runtime, said.append, cache)
+    editor = FateZero(UNetBackbone.load(str(golden_folder / "model"), runtime), runtime, said.append, cache)
     frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     methods = {
         "masks": {},

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, LMSDiscreteScheduler
 from torch import Tensor
 
-from fatezero.diffusion.ddim import PredictionType, Solver, move, schedule
+from fatezero.diffusion.ddim import DDIMSolver, PredictionType, move, schedule
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def network(x: Tensor, alpha_latents: float, alpha_told: float, prediction_type:
 
 
 def edit_error(order: Any, steps: int, prediction_type: PredictionType = "epsilon") -> float:
-    solver, walked = Solver(order, prediction_type), schedule(config(), steps)
+    solver, walked = DDIMSolver(order, prediction_type), schedule(config(), steps)
     x = torch.tensor(gaussian_path(walked[-1].alpha_noisy), dtype=torch.float64)
     for step in reversed(walked):
         output = network(x, step.alpha_noisy, step.alpha_noisy, prediction_type)
@@ -107,7 +107,7 @@ def test_there_and_back_converges(order: Any) -> None:
     for steps in (40, 80, 160):
         walked = schedule(config(), steps)
         start = x = torch.tensor(gaussian_path(walked[0].alpha_clean), dtype=torch.float64)
-        there, back = Solver(order, "epsilon"), Solver(order, "epsilon")
+        there, back = DDIMSolver(order, "epsilon"), DDIMSolver(order, "epsilon")
         for step in walked:
             x = there.invert(x, gaussian_noise(x, step.alpha_noisy), step)
         for step in reversed(walked):
@@ -120,7 +120,7 @@ def test_there_and_back_converges(order: Any) -> None:
 def test_the_second_order_is_that_of_diffusers_multistep_over_sigma() -> None:
     """LMSDiscreteScheduler integrates the same line numerically; it walks x / signal."""
     settings = config(set_alpha_to_one=True)
-    theirs, ours = LMSDiscreteScheduler.from_config(settings, timestep_spacing="leading"), Solver(2, "epsilon")
+    theirs, ours = LMSDiscreteScheduler.from_config(settings, timestep_spacing="leading"), DDIMSolver(2, "epsilon")
     theirs.set_timesteps(10)
     theirs.is_scale_input_called = True  # what that method does, the network here does
     walked = schedule(settings, 10)
@@ -134,7 +134,7 @@ def test_the_second_order_is_that_of_diffusers_multistep_over_sigma() -> None:
 
 def test_an_inversion_of_second_order_takes_the_mean_of_two_predictions() -> None:
     x, first, second = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    solver, steps = Solver(2, "epsilon"), schedule(config(), 10)
+    solver, steps = DDIMSolver(2, "epsilon"), schedule(config(), 10)
     once = move(x, first, steps[0].alpha_clean, steps[0].alpha_noisy)
     assert torch.equal(solver.invert(x, first, steps[0]), once)
     expected = move(once, (first + second) / 2, steps[1].alpha_clean, steps[1].alpha_noisy)
@@ -146,7 +146,7 @@ def test_the_second_order_walks_to_pure_noise_and_back() -> None:
     steps = schedule(settings, 8)
     assert steps[-1].alpha_noisy == 0
     x = start = torch.tensor([0.5, 1.5], dtype=torch.float64)
-    there, back = Solver(2, "v_prediction"), Solver(2, "v_prediction")
+    there, back = DDIMSolver(2, "v_prediction"), DDIMSolver(2, "v_prediction")
     v = torch.tensor([0.3, -0.2], dtype=torch.float64)  # of constant clean and noise, along which every order is exact
     for step in steps:
         x = there.invert(x, v, step)
@@ -162,7 +162,7 @@ def test_two_predictions_at_one_level_make_no_line() -> None:
     assert noisier.alpha_noisy == noisiest.alpha_noisy < 1
     ends = []
     for order in (1, 2):
-        solver, x = Solver(order, "epsilon"), torch.tensor([0.5, 1.5])
+        solver, x = DDIMSolver(order, "epsilon"), torch.tensor([0.5, 1.5])
         for step, output in ((noisiest, 0.3), (noisier, -0.2)):
             x = solver.denoise(x, torch.full((2,), output), step)
         ends.append(x)

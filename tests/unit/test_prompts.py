@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer
 from fatezero import shipped
 from fatezero.attention.prompts import read_prompt, read_weights
 from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
 from fatezero.pipeline import FateZero
 from fatezero.results import with_weights
@@ -44,7 +44,7 @@ def test_what_it_knows_or_spells_is_read(picturebook: Any, text: str) -> None:
     assert [word for word, _ in read_prompt(picturebook, text).words] == text.split()
 
 
-def test_other_alphabets_are_read_where_the_tokenizer_knows_them(backbone32: Backbone) -> None:
+def test_other_alphabets_are_read_where_the_tokenizer_knows_them(backbone32: UNetBackbone) -> None:
     assert len(backbone32.read_prompt("ein roter Käfer 🦊").words) == 4
 
 
@@ -52,7 +52,7 @@ def test_words_that_are_spelled_are_known(picturebook: Any) -> None:
     assert read_prompt(picturebook, "a zebra in the snow, at 3").spelled == ("zebra",)
 
 
-def test_the_user_is_told_of_spelled_words(backbone32: Backbone) -> None:
+def test_the_user_is_told_of_spelled_words(backbone32: UNetBackbone) -> None:
     said: list[str] = []
     editor = FateZero(backbone32, RuntimeConfig(device="cpu"), said.append)
     method = MethodConfig(steps=1, fusion=None, blending=None)
@@ -62,13 +62,13 @@ def test_the_user_is_told_of_spelled_words(backbone32: Backbone) -> None:
     ]
 
 
-def test_half_a_character_is_refused(picturebook: Any, backbone32: Backbone) -> None:
+def test_half_a_character_is_refused(picturebook: Any, backbone32: UNetBackbone) -> None:
     for tokenizer in (picturebook, backbone32.tokenizer):
         with pytest.raises(UserError, match=r"'a \\ud800 jeep' holds half a character"):
             read_prompt(tokenizer, "a \ud800 jeep")
 
 
-def test_messages_do_not_repeat_a_long_prompt(backbone32: Backbone) -> None:
+def test_messages_do_not_repeat_a_long_prompt(backbone32: UNetBackbone) -> None:
     with pytest.raises(UserError) as refused:
         backbone32.read_prompt("jeep " * 10_000)
     assert len(str(refused.value)) < 400
@@ -77,13 +77,13 @@ def test_messages_do_not_repeat_a_long_prompt(backbone32: Backbone) -> None:
     assert len(str(refused.value)) < 400
 
 
-def test_words_are_quoted_one_by_one(backbone32: Backbone) -> None:
+def test_words_are_quoted_one_by_one(backbone32: UNetBackbone) -> None:
     with pytest.raises(UserError, match=r"'bus' is not .* its words are: 'a', 'silver', 'jeep,', '\\x1b\[1m'\.$"):
         backbone32.read_prompt("a silver jeep, \x1b[1m").tokens_of("bus")
 
 
 @pytest.mark.parametrize("word", ["jeep", "Jeep", "JEEP", "jeep,", "(jeep", '"jeep"!'])
-def test_words_are_found_in_spite_of_punctuation_and_case(backbone32: Backbone, word: str) -> None:
+def test_words_are_found_in_spite_of_punctuation_and_case(backbone32: UNetBackbone, word: str) -> None:
     prompt = backbone32.read_prompt("a (silver jeep, at night; one jeep)")
     (comma,) = [i for i, token in enumerate(prompt.ids) if token == backbone32.tokenizer(",").input_ids[1]]
     jeeps = [i for i, token in enumerate(prompt.ids) if token == backbone32.tokenizer("jeep").input_ids[1]]
@@ -91,13 +91,13 @@ def test_words_are_found_in_spite_of_punctuation_and_case(backbone32: Backbone, 
     assert prompt.tokens_of(word) == ((*jeeps[:1], comma) if word == "jeep," else tuple(jeeps))
 
 
-def test_accents_may_be_written_in_two_ways(backbone32: Backbone) -> None:
+def test_accents_may_be_written_in_two_ways(backbone32: UNetBackbone) -> None:
     prompt = backbone32.read_prompt("a Ka\u0308fer on the road")
     assert prompt.tokens_of("k\u00e4fer") == prompt.words[1][1] == prompt.tokens_of("Ka\u0308fer")
 
 
 @pytest.mark.parametrize("phrase", ["silver jeep", "Silver Jeep", "(silver jeep", "silver jeep,"])
-def test_phrases_are_found_as_they_stand(backbone32: Backbone, phrase: str) -> None:
+def test_phrases_are_found_as_they_stand(backbone32: UNetBackbone, phrase: str) -> None:
     prompt = backbone32.read_prompt("a (silver jeep, and a jeep in silver")
     whole = [tokens for _, tokens in prompt.words]
     silver, jeep = (prompt.bare_words[i][1] for i in (1, 2))
@@ -105,7 +105,7 @@ def test_phrases_are_found_as_they_stand(backbone32: Backbone, phrase: str) -> N
     assert prompt.tokens_of(phrase) == expected.get(phrase, silver + jeep)
 
 
-def test_what_is_written_is_meant_and_what_is_not_may_be_ambiguous(backbone32: Backbone) -> None:
+def test_what_is_written_is_meant_and_what_is_not_may_be_ambiguous(backbone32: UNetBackbone) -> None:
     prompt = backbone32.read_prompt("us in the US, and us")
     assert prompt.tokens_of("US") == prompt.bare_words[3][1]
     assert prompt.tokens_of("us") == prompt.words[0][1] + prompt.words[5][1]
@@ -114,12 +114,12 @@ def test_what_is_written_is_meant_and_what_is_not_may_be_ambiguous(backbone32: B
 
 
 @pytest.mark.parametrize("word", ["jep", "jeeps", "silver", "jeep and", "", ",", "jeep jeep"])
-def test_misspelled_words_are_refused(backbone32: Backbone, word: str) -> None:
+def test_misspelled_words_are_refused(backbone32: UNetBackbone, word: str) -> None:
     with pytest.raises(UserError, match="is not a word of the prompt"):
         backbone32.read_prompt("a jeep, or one").tokens_of(word)
 
 
-def test_punctuation_that_is_part_of_a_word_stays(backbone32: Backbone) -> None:
+def test_punctuation_that_is_part_of_a_word_stays(backbone32: UNetBackbone) -> None:
     prompt = backbone32.read_prompt("sks* and spider-man, 50% !")
     assert [word for word, _ in prompt.bare_words] == ["sks*", "and", "spider-man", "50%", "!"]
 
@@ -148,7 +148,7 @@ def test_brackets_that_are_no_weight(text: str, complaint: str) -> None:
         read_weights(text)
 
 
-def test_weights_are_reweighting_only_when_asked_for(backbone32: Backbone) -> None:
+def test_weights_are_reweighting_only_when_asked_for(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(device="cpu"), lambda _: None)
     frames = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
 

@@ -1,0 +1,1 @@
+"""Model families: each is one kind of network behind the protocol `diffusion.backbone.Backbone`."""
