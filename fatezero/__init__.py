@@ -1,4 +1,4 @@
-"""FateZero: text-driven video editing without training, on any Stable Diffusion checkpoint.
+"""FateZero: text-driven video editing without training, on Stable Diffusion and diffusion transformers.
 
 The names below are public and stable; each is imported when it is first asked for, so that this stays light.
 """
@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fatezero.config import BlendingConfig, FusionConfig, MethodConfig, RuntimeConfig
+    from fatezero.config import BlendingConfig, FlowEditConfig, FusionConfig, MethodConfig, RuntimeConfig
     from fatezero.errors import UserError
     from fatezero.pipeline import FateZero
     from fatezero.results import EditResult, Inversion, Target
@@ -19,6 +19,7 @@ __all__ = [
     "BlendingConfig",
     "EditResult",
     "FateZero",
+    "FlowEditConfig",
     "FusionConfig",
     "Inversion",
     "MethodConfig",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "fatezero.config": ("BlendingConfig", "FusionConfig", "MethodConfig", "RuntimeConfig"),
+    "fatezero.config": ("BlendingConfig", "FlowEditConfig", "FusionConfig", "MethodConfig", "RuntimeConfig"),
     "fatezero.errors": ("UserError",),
     "fatezero.pipeline": ("FateZero",),
     "fatezero.results": ("EditResult", "Inversion", "Target"),

@@ -26,8 +26,11 @@ ANCHORS = ("first", "middle", "last")
 MAX_STEPS = 1000  # noise levels that checkpoints are trained on
 MAX_GUIDANCE = 1000.0
 MAX_DOWNSAMPLING = 1024
+MAX_BLOCKS = 1000  # of a transformer
+MAX_OVERLAP = 0.9  # of windows over time
 MAX_WIDTH = 1_000_000  # channels of a layer
 MAX_FRAMES = 1_000_000  # in one call, or away from a key frame
+MAX_AVERAGES = 1000  # draws of noise in a step
 MAX_FACTOR = 1000.0  # of a word's attention
 MAX_LAYERS_SKIPPED = 100  # of a text encoder
 MAX_PROMPT_CONTEXTS = 16  # aligning prompts takes the square of their length
@@ -105,6 +108,7 @@ class BlendingConfig:
         latent_words: whose words make the mask of latents: the source's alone, or the source's or the target's.
         mask_downsampling: masks come from the cross-attention at this downsampling of the latent. 4 is the
             original's choice (16 x 16 maps at 512 x 512); SDXL has cross-attention at 2 and 4.
+        mask_blocks: of a transformer, the numbers of the blocks that masks come from; () is all. A UNet has none.
     """
 
     threshold: float = 0.3
@@ -112,11 +116,43 @@ class BlendingConfig:
     latent_window: StepWindow | None = None
     latent_words: Literal["source", "both"] = "both"
     mask_downsampling: int = 4
+    mask_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_window("blending.latent_window", self.latent_window)
         check_number("blending.threshold", self.threshold, 0, 1)
         check_number("blending.mask_downsampling", self.mask_downsampling, 1, MAX_DOWNSAMPLING)
+        for block in self.mask_blocks:
+            check_number("blending.mask_blocks", block, 0, MAX_BLOCKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowEditConfig:
+    """FlowEdit (Kulikov et al. 2025): from the source straight to the edit, by the difference of two velocities.
+
+    The velocity under the target prompt is guided by `guidance_scale`.
+
+    Attributes:
+        n_max: share of the steps that are walked; those of the noisiest levels are left out.
+        n_min: share of the steps, the last ones, that denoise under the target prompt alone.
+        n_avg: how many draws of noise each difference is averaged over.
+        source_guidance: guidance scale of the velocity under the source prompt; 1 is no guidance.
+    """
+
+    n_max: float = 0.66
+    n_min: float = 0.0
+    n_avg: int = 1
+    source_guidance: float = 3.5
+
+    def __post_init__(self) -> None:
+        check_number("flow_edit.n_max", self.n_max, 0, 1)
+        check_number("flow_edit.n_min", self.n_min, 0, 1)
+        check_number("flow_edit.n_avg", self.n_avg, 1, MAX_AVERAGES)
+        check_number("flow_edit.source_guidance", self.source_guidance, 1, MAX_GUIDANCE)
+        if not self.n_min < self.n_max:
+            raise UserError(
+                f"flow_edit.n_min is {self.n_min:g} and n_max {self.n_max:g}: between them FlowEdit edits; raise n_max."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +160,14 @@ class MethodConfig:
     """Everything that changes the result.
 
     Attributes:
-        steps: DDIM steps of the inversion and of the edit.
+        steps: of the inversion and of the edit.
         guidance_scale: classifier-free guidance of the edit; 1 leaves the unconditional branch out.
         guidance_window: steps of the edit that are guided (Kynkäänniemi et al. 2024); in the others the prompt's
             prediction is taken as it is, and the unconditional branch is not run.
         guidance_every: of the guided steps, the unconditional branch runs in every n-th; between them the last
             difference between the branches guides again. 1 runs it in all.
-        solver_order: 1 is DDIM; 2 also goes by the prediction of the step before (see `ddim.Solver`), in the
-            inversion and in the edit.
+        solver_order: 1 is DDIM, or Euler's moves of a flow; 2 also goes by the prediction of the step before (see
+            `ddim.DDIMSolver`, `flow_matching.FlowSolver`), in the inversion and in the edit.
         feature_reuse: of the steps, every n-th computes the whole UNet; between them only its outermost level is
             computed, from the last deep features (DeepCache, Ma et al. 2024). Attention is fused in whole steps, and
             what was fused stays in the features that are reused. 1 computes all steps in whole.
@@ -145,11 +181,18 @@ class MethodConfig:
         blending: masks from the edited words; None never blends.
         sdedit_strength: start from the source noised to this share of the schedule in place of its inversion
             (SDEdit, Meng et al. 2022); needs fusion and blending off.
+        flow_edit: edit without inversion, by the difference of two velocities (FlowEdit); needs a model of flow
+            matching, and fusion and blending off; None inverts.
         negative_prompt: text of the unconditional branch: what guidance leads away from.
         prompt_weights: read (word:1.2) in the target prompt as fusion.reweight of the word; otherwise it is text.
         prompt_contexts: contexts of the text encoder (75 tokens each) that a prompt may fill. Source, target and
             negative prompt are all read in so many, one by one, and the UNet attends to them side by side; a longer
             prompt is refused.
+        window_frames: frames of a clip that a video transformer sees at once; None is the length that it was trained
+            on. A longer clip is cut into windows over time that overlap, and what is predicted is averaged there.
+        window_overlap: least share of a window that it has in common with the next one.
+        autoencoder_tiling: encode and decode large frames in overlapping tiles that are blended at their seams, which
+            takes less memory and changes the result there; the size of a tile is diffusers' own for the autoencoder.
     """
 
     steps: int = 50
@@ -165,9 +208,13 @@ class MethodConfig:
     fusion: FusionConfig | None = FusionConfig()
     blending: BlendingConfig | None = BlendingConfig()
     sdedit_strength: float | None = None
+    flow_edit: FlowEditConfig | None = None
     negative_prompt: str = ""
     prompt_weights: bool = False
     prompt_contexts: int = 1
+    window_frames: int | None = None
+    window_overlap: float = 0.5
+    autoencoder_tiling: bool = False
 
     def __post_init__(self) -> None:
         check_number("steps", self.steps, 1, MAX_STEPS)
@@ -184,10 +231,16 @@ class MethodConfig:
                 f"{'raise guidance_scale' if self.guidance_scale == 1 else 'widen it'}, or give no negative_prompt."
             )
         check_number("prompt_contexts", self.prompt_contexts, 1, MAX_PROMPT_CONTEXTS)
+        check_number("window_frames", self.window_frames, 1, MAX_FRAMES)
+        check_number("window_overlap", self.window_overlap, 0, MAX_OVERLAP)
         check_number("key_frames_min_width", self.key_frames_min_width, 0, MAX_WIDTH)
         for frame in self.key_frames:
             if not isinstance(frame, str):
                 check_number("key_frames", frame, -MAX_FRAMES, MAX_FRAMES)
+        self._check_baselines()
+
+    def _check_baselines(self) -> None:
+        """What starts elsewhere than at the end of an inversion has no attention to fuse."""
         if self.sdedit_strength is not None:
             if not 0.0 < self.sdedit_strength <= 1.0:
                 raise UserError(f"sdedit_strength is {self.sdedit_strength}: it lies in (0, 1].")
@@ -195,6 +248,42 @@ class MethodConfig:
                 raise UserError(
                     "sdedit_strength starts from noise, not from attention: set fusion and blending to null."
                 )
+        if self.flow_edit is not None:
+            if self.fusion is not None or self.blending is not None or self.sdedit_strength is not None:
+                raise UserError(
+                    "flow_edit has no inversion whose attention could be fused: set fusion, blending and "
+                    "sdedit_strength to null."
+                )
+            if self.solver_order != 1:
+                raise UserError(
+                    "flow_edit draws new noise for each step, so its moves are of order 1: set solver_order to 1."
+                )
+            if self.guidance_scale == 1 != self.flow_edit.source_guidance:
+                raise UserError(
+                    f"flow_edit.source_guidance is {self.flow_edit.source_guidance:g}, but guidance_scale 1 leaves the "
+                    "unconditional branch out: raise guidance_scale, or set source_guidance to 1."
+                )
+            if self.plain_steps == self.edit_steps:
+                raise UserError(
+                    f"Of {self.steps} steps none lies between flow_edit.n_min {self.flow_edit.n_min:g} and n_max "
+                    f"{self.flow_edit.n_max:g}: set them further apart, or take more steps."
+                )
+
+    @property
+    def inverts(self) -> bool:
+        """Whether an edit starts from the inversion of its source."""
+        return self.sdedit_strength is None and self.flow_edit is None
+
+    @property
+    def edit_steps(self) -> int:
+        """Steps that an edit walks: all but the noisiest ones of SDEdit and FlowEdit."""
+        share = self.sdedit_strength if self.flow_edit is None else self.flow_edit.n_max
+        return self.steps if share is None else max(1, round(share * self.steps))
+
+    @property
+    def plain_steps(self) -> int:
+        """How many of FlowEdit's steps, the last ones, denoise under the target prompt alone."""
+        return 0 if self.flow_edit is None else round(self.flow_edit.n_min * self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +291,10 @@ class ModelOptions:
     """Which networks edit.
 
     Attributes:
-        model: a folder in diffusers' Stable Diffusion or SDXL layout (tuned or not), a single *.safetensors file of
-            Stable Diffusion 1.x, 2.x or SDXL, a hub id, perhaps with the path of a file behind it, a file's address on
-            the hub, or "picturebook"; "{clip}" in it is the name of each clip without its suffix: one model for each.
+        model: a folder in diffusers' layout of Stable Diffusion, SDXL (tuned or not) or a transformer of
+            docs/video-transformers.md, a single *.safetensors file of Stable Diffusion 1.x, 2.x or SDXL, a hub id,
+            perhaps with the path of a file behind it, a file's address on the hub, or "picturebook"; "{clip}" in it is
+            the name of each clip without its suffix: one model for each.
         motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a *.safetensors
             file of AnimateDiff, a hub id or file, or "picturebook-motion".
         weights_variant: the set of weights to read where a network has several, such as "fp16"; None takes the one that
@@ -245,9 +335,14 @@ class RuntimeConfig:
 
     Attributes:
         device: where the networks run; "auto" takes CUDA, then MPS, then the CPU.
-        dtype: number format of the networks; "auto" is float16 on CUDA and float32 elsewhere, whatever the CPU can do:
-            equal requests give equal bytes. Latents, softmax and the statistics of norms keep at least float32, as do
-            the autoencoder beside bfloat16, and SDXL's where its configuration says that it overflows in float16.
+        dtype: number format of the networks; "auto" is float16 on CUDA (bfloat16 for transformers) and float32
+            elsewhere, whatever the CPU can do: equal requests give equal bytes. Latents, softmax and the statistics of
+            norms keep at least float32, as do the autoencoder beside bfloat16, and SDXL's where its configuration says
+            that it overflows in float16.
+        layerwise_casting: of a video transformer, store the layers' weights in float8 (e4m3) and cast them to dtype
+            while their layer computes: half of half's memory, and a coarse rounding of the weights.
+        group_offload: of a video transformer, keep the weights of transformer and text encoder in the host's memory
+            and bring each block to the GPU while it computes; results are the same bytes.
         attention_kernel: kernel that computes attention, by diffusers' name ("flash", "sage", "flex", "_native_cudnn",
             …), which must be installed; None leaves the choice to torch.
         compile: have torch compile the UNet's residual blocks and feed-forward layers, once for each shape; what it
@@ -259,12 +354,14 @@ class RuntimeConfig:
         store: where "qk" and "maps" keep their tensors.
         memory_gb: budget of each process for them in units of 1e9 bytes. "auto" goes by it alone, never by what is
             free, as backends round differently: equal requests give equal bytes.
-        chunk: frames in one UNet call beside the anchors; None is 16 where frames meet only through anchors,
+        chunk: frames in one network call beside the anchors; None is 16 where frames meet only through anchors,
             otherwise the whole clip.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float16", "bfloat16", "float32", "float64"] = "auto"
+    layerwise_casting: bool = False
+    group_offload: bool = False
     attention_kernel: str | None = None
     compile: bool = False
     backend: Literal["auto", "recompute", "qk", "maps"] = "auto"

@@ -29,7 +29,7 @@ from fatezero.attention.sites import Site
 
 @dataclass(frozen=True)
 class CallFusion:
-    """What fusion does in one UNet call of the edit.
+    """What fusion does in one network call of the edit.
 
     Attributes:
         sites: names of the fused layers.
@@ -57,33 +57,34 @@ class CallFusion:
 
 
 class PromptProjections:
-    """Keys and values of the prompts of a batch, made once for each layer: they depend on no step and no frame."""
+    """Keys and values of prompts, made once for each layer: they depend on no step and no frame."""
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def of(self, site: Site, attn: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values branches,T,H,D of prompts branches,T,C."""
+    def of(self, site: Site, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values branches,T,H,D, made where they have not been."""
         if site.name not in self._made:
-            self._made[site.name] = _heads(attn, attn.to_k(prompts)), _heads(attn, attn.to_v(prompts))
+            self._made[site.name] = make()
         return self._made[site.name]
 
 
 @dataclass(frozen=True)
 class Call:
-    """What the processors need to know about the UNet call under way.
+    """What the processors need to know about the network call under way.
 
     Attributes:
         branches: how many branches the batch has.
         frames: how many frames each branch has.
         latent_size: rows and columns of the latent.
-        key_positions: int64 F,J from `key_frames.key_positions`, on the UNet's device, or None.
+        key_positions: int64 F,J from `key_frames.key_positions`, on the network's device, or None.
         key_frames_min_width: layers with fewer channels attend to their own frame only.
         recorders: watch the last branch.
         fusion: None leaves the attention alone.
         images: the batch is unrelated single images; temporal layers are skipped.
         prompts: keeps what is made of each branch's prompt, which all its frames read; None where every row of the
             batch has a prompt of its own.
+        prompts_apart: in a transformer, keeps what is made of each branch's prompt, with how many places it has.
         twins: the last two branches start from the same latents and differ in their prompts alone.
         source_leaves: index of the first upsampling block that the source's branch, the batch's first, does not enter;
             None where it stays, or is not there.
@@ -99,9 +100,15 @@ class Call:
     fusion: CallFusion | None = None
     images: bool = False
     prompts: PromptProjections | None = None
+    prompts_apart: Sequence[tuple[PromptProjections, int]] = ()
     twins: bool = False
     source_leaves: int | None = None
     source_left: bool = False
+
+    @property
+    def prompt_places(self) -> tuple[int, ...]:
+        """How many places each branch's prompt has, in a transformer."""
+        return tuple(places for _, places in self.prompts_apart)
 
     def key_positions_of(self, site: Site) -> Tensor | None:
         """Key positions of this layer; None for cross-attention and where each frame sees itself only."""
@@ -113,7 +120,7 @@ class Call:
 
 
 class AttentionState:
-    """Holds the call under way for all processors and norms of one UNet."""
+    """Holds the call under way for all processors and norms of a network."""
 
     call: Call
 
@@ -137,52 +144,66 @@ class FrameAttention:
         fusion, n = call.fusion_of(site), len(hidden_states) // call.branches
         reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(call.recorders)
         asking = hidden_states if reads_own_map else hidden_states[:-n]
-        queries = _heads(attn, attn.to_q(asking))
+        queries = by_head(attn, attn.to_q(asking))
         if encoder_hidden_states is None:
-            keys, values = _heads(attn, attn.to_k(asking)), _heads(attn, attn.to_v(hidden_states))
+            keys, values = by_head(attn, attn.to_k(asking)), by_head(attn, attn.to_v(hidden_states))
         elif call.prompts is None:
-            keys, values = (_heads(attn, to(encoder_hidden_states)) for to in (attn.to_k, attn.to_v))
+            keys, values = (by_head(attn, to(encoder_hidden_states)) for to in (attn.to_k, attn.to_v))
         else:
-            keys, values = call.prompts.of(site, attn, encoder_hidden_states[::n])
-        positions = call.key_positions_of(site)
-        for recorder in call.recorders:
-            recorder.see(site, queries[-n:], keys[-(len(keys) // call.branches) :], positions)
-        keys, values = gather_key_frames(keys, positions), gather_key_frames(values, positions)
-        if fusion is None:
-            attended = QueriesAndKeys(queries, keys).apply(values)
-        else:
-            attended = self._fused(fusion, n, queries, keys, values)
-        projected: Tensor = attn.to_out[0](attended.flatten(2))
+            prompts = encoder_hidden_states[::n]
+            keys, values = call.prompts.of(
+                site, lambda: (by_head(attn, attn.to_k(prompts)), by_head(attn, attn.to_v(prompts)))
+            )
+        projected: Tensor = attn.to_out[0](attend(site, call, n, queries, keys, values).flatten(2))
         return projected
 
-    def _fused(self, fusion: CallFusion, n: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention of n rows for each branch, the last one's fused; its own queries may have been left out."""
-        call, site = self._state.call, self._site
-        k = len(values) // call.branches  # rows of keys and values of one branch
-        others, other_keys = n * (call.branches - 1), k * (call.branches - 1)
-        edited = QueriesAndKeys(queries[others:], keys[other_keys:]) if len(queries) > others else None
-        if fusion.stored:
-            source = fusion.stored(site, call.key_positions_of(site))
-        else:
-            source = QueriesAndKeys(queries[:n], keys[:k])
-        if site.kind == "cross" and fusion.cross is not None:
-            fused = fuse_cross_attention(edited, source, values[other_keys:], fusion.cross)
-        else:
-            fused = fuse_self_attention(edited, source, values[other_keys:], self._mask(fusion, call))
-        if not others:
-            return fused
-        beside = QueriesAndKeys(queries[:others], keys[:other_keys]).apply(values[:other_keys])
-        return torch.cat([beside, fused])
 
-    def _mask(self, fusion: CallFusion, call: Call) -> Tensor | None:
-        """M_t for the layer's queries, bool F,Q; in temporal layers rows are places and queries are frames."""
-        if fusion.mask is None:
-            return None
-        mask_FQ = fusion.mask(self._site.size(*call.latent_size)).flatten(1)
-        return mask_FQ.T if self._site.kind == "temporal" else mask_FQ
+def attend(site: Site, call: Call, n: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One layer's attention in a network call, recorded and fused as the call says.
+
+    Args:
+        site: the layer.
+        call: the network call under way.
+        n: rows of queries of one branch; all branches' lie in the batch.
+        queries: (branches * n),Q,H,D; those of the last branch may be left out where nothing reads its own map.
+        keys: K,H,D of as many rows a branch as the values, before key frames are gathered; left out like the queries.
+        values: K,H,D of n rows a branch, or of one where all its rows read the same prompt.
+
+    Returns:
+        (branches * n),Q,H,D.
+    """
+    positions, fusion = call.key_positions_of(site), call.fusion_of(site)
+    for recorder in call.recorders:
+        recorder.see(site, queries[-n:], keys[-(len(keys) // call.branches) :], positions)
+    keys, values = gather_key_frames(keys, positions), gather_key_frames(values, positions)
+    if fusion is None:
+        return QueriesAndKeys(queries, keys).apply(values)
+    k = len(values) // call.branches
+    others, other_keys = n * (call.branches - 1), k * (call.branches - 1)
+    edited = QueriesAndKeys(queries[others:], keys[other_keys:]) if len(queries) > others else None
+    source = fusion.stored(site, positions) if fusion.stored else QueriesAndKeys(queries[:n], keys[:k])
+    if site.kind == "cross" and fusion.cross is not None:
+        fused = fuse_cross_attention(edited, source, values[other_keys:], fusion.cross)
+    else:
+        fused = fuse_self_attention(edited, source, values[other_keys:], mask_of(site, call, fusion, n))
+    if not others:
+        return fused
+    beside = QueriesAndKeys(queries[:others], keys[:other_keys]).apply(values[:other_keys])
+    return torch.cat([beside, fused])
 
 
-def _heads(attn: Any, x: Tensor) -> Tensor:
+def mask_of(site: Site, call: Call, fusion: CallFusion, n: int) -> Tensor | None:
+    """M_t for a layer's n rows of queries, bool n,Q.
+
+    Rows are frames, or all frames in one; in temporal layers rows are places and queries are frames.
+    """
+    if fusion.mask is None:
+        return None
+    mask_Fmn = fusion.mask(site.size(*call.latent_size))
+    return mask_Fmn.flatten(1).T if site.kind == "temporal" else mask_Fmn.reshape(n, -1)
+
+
+def by_head(attn: Any, x: Tensor) -> Tensor:
     """Channels by head: rows,tokens,H,D."""
-    by_head: Tensor = x.unflatten(-1, (attn.heads, -1))
-    return by_head
+    heads: Tensor = x.unflatten(-1, (attn.heads, -1))
+    return heads

@@ -32,8 +32,9 @@ class Prompt:
         words: the words between white space, as (word, positions of its tokens).
         bare_words: the same words without the punctuation around them.
         spelled: words that the tokenizer knows in no other way than letter by letter.
-        context: tokens that the text encoder reads at once, with begin, end and padding.
+        context: places of what the text encoder reads at once, with begin, end and the padding that is attended to.
         contexts: how many of them stand side by side; those without words of the prompt are the empty prompt's.
+        begins: whether each context begins with a mark, as CLIP's do and T5's do not.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Prompt:
     spelled: tuple[str, ...]
     context: int
     contexts: int = 1
+    begins: bool = True
 
     @property
     def places(self) -> int:
@@ -51,7 +53,7 @@ class Prompt:
 
     @property
     def ids_by_context(self) -> list[tuple[int, ...]]:
-        """Token ids of each context, with begin and end, without padding."""
+        """Token ids of each context, with its marks, without padding."""
         read = [self.ids[i : i + self.context] for i in range(0, len(self.ids), self.context)]
         empty = (self.ids[0], self.ids[-1])
         return read + [empty] * (self.contexts - len(read))
@@ -62,9 +64,14 @@ class Prompt:
         return [i * self.context + len(ids) - 1 for i, ids in enumerate(self.ids_by_context)]
 
     @property
+    def beginnings(self) -> list[int]:
+        """Where each context's begin mark is."""
+        return list(range(0, self.places, self.context)) if self.begins else []
+
+    @property
     def own_places(self) -> list[int]:
         """Where the prompt's own tokens are, begin and end marks left out."""
-        marks = {*range(0, self.places, self.context), *self.ends}
+        marks = {*self.beginnings, *self.ends}
         return [place for place in range(len(self.ids)) if place not in marks]
 
     def tokens_of(self, word: str | int) -> tuple[int, ...]:
@@ -121,7 +128,7 @@ class Prompt:
         return [slice(i, i + length) for i in range(len(self.words) - length + 1)] if wanted else []
 
 
-def read_prompt(tokenizer: Any, text: str, contexts: int = 1) -> Prompt:
+def read_prompt(tokenizer: Any, text: str, contexts: int = 1, most: int = MAX_PROMPT_CONTEXTS) -> Prompt:
     """Tokenise a prompt and find its words' tokens by their character offsets.
 
     A token of several vectors (`token`, `token_1`, …, as textual inversions are kept) stands for all of them.
@@ -132,29 +139,110 @@ def read_prompt(tokenizer: Any, text: str, contexts: int = 1) -> Prompt:
         contexts: how many contexts of the text encoder the prompt may fill, each between begin and end marks of its
             own (the idea of the "long prompt weighting" pipelines among diffusers' community examples). It is cut where
             a context is full, wherever in a word that is.
+        most: contexts that may be asked for, which the refusal of a longer prompt says.
 
     Raises:
         UserError: if the prompt is longer than these contexts, or holds what its tokenizer cannot read.
     """
+    context = int(tokenizer.model_max_length)
+    read = _cut_into_contexts(_tokens(tokenizer, text), context)
+    if len(read) > contexts * context:
+        _refuse_length(text, len(read), context, contexts, most)
+    return _prompt(tokenizer, text, read, context, contexts, begins=True)
+
+
+def read_unmarked_prompt(tokenizer: Any, text: str, context: int, *, attends_to_padding: bool) -> Prompt:
+    """As `read_prompt`, where no mark begins a prompt, as in T5's.
+
+    Args:
+        tokenizer: T5TokenizerFast.
+        text: the prompt.
+        context: tokens that the text encoder reads, with the end mark.
+        attends_to_padding: whether attention reads places behind the prompt; if not, the prompt has no others than its
+            own.
+
+    Raises:
+        UserError: if the prompt is longer, or holds what its tokenizer cannot read.
+    """
+    read = _tokens(tokenizer, text)
+    if len(read) > context:
+        raise UserError(
+            f"The prompt {quoted(text)} has {len(read) - 1} tokens, and the text encoder reads {context - 1} beside "
+            "the end mark: shorten it."
+        )
+    return _prompt(tokenizer, text, read, context if attends_to_padding else len(read), 1, begins=False)
+
+
+def read_framed_prompt(tokenizer: Any, text: str, context: int, template: str, cropped: int) -> Prompt:
+    """As `read_prompt`, where the text encoder reads a prompt within a template, as HunyuanVideo's does.
+
+    Args:
+        tokenizer: of a language model.
+        text: the prompt.
+        context: tokens that are kept of it, with the marks behind it.
+        template: where {} stands for the prompt.
+        cropped: tokens of the template before the prompt, which are not kept.
+
+    Raises:
+        UserError: if the prompt is longer, or holds what its tokenizer cannot read.
+    """
+    before = template.index("{}")
+    read = [(token, (a - before, b - before)) for token, (a, b) in _tokens(tokenizer, template.format(text))[cropped:]]
+    if len(read) > context:
+        raise UserError(
+            f"The prompt {quoted(text)} has {len(read)} tokens with the marks behind it, and the text encoder reads "
+            f"{context}: shorten it."
+        )
+    return _prompt(tokenizer, text, read, context, 1, begins=False)
+
+
+def joined_prompts(first: Prompt, second: Prompt, padding: int) -> Prompt:
+    """A prompt that two text encoders read, whose tokens stand one behind the other: a word's are those of both.
+
+    Args:
+        first: as the first encoder reads it, in one context.
+        second: as the second one reads it.
+        padding: the token that fills up the first one's context.
+    """
+    behind = first.places
+
+    def both(ours: Words, theirs: Words) -> Words:
+        pairs = zip(ours, theirs, strict=True)
+        return tuple((word, (*here, *(behind + place for place in there))) for (word, here), (_, there) in pairs)
+
+    return Prompt(
+        text=first.text,
+        ids=(*first.ids, *(padding,) * (behind - len(first.ids)), *second.ids),
+        words=both(first.words, second.words),
+        bare_words=both(first.bare_words, second.bare_words),
+        spelled=tuple(word for word in first.spelled if word in second.spelled),
+        context=behind + second.places,
+        begins=first.begins,
+    )
+
+
+def _tokens(tokenizer: Any, text: str) -> list[Token]:
+    """A text's tokens with its marks, a token of several vectors as often as it has vectors."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(f"The prompt {quoted(text)} holds half a character (a lone surrogate): write it in UTF-8.")
     encoded = tokenizer(text, return_offsets_mapping=True)
     added = tokenizer.added_tokens_encoder
     read = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
-    read = [(each, span) for token, span in read for each in _vectors(tokenizer, added, token)]
-    context = int(tokenizer.model_max_length)
-    read = _cut_into_contexts(read, context)
+    return [(each, span) for token, span in read for each in _vectors(tokenizer, added, token)]
+
+
+def _prompt(tokenizer: Any, text: str, read: Sequence[Token], context: int, contexts: int, *, begins: bool) -> Prompt:
+    """A prompt with its words, found by their characters' places."""
     ids, offsets = [token for token, _ in read], [span for _, span in read]
-    if len(ids) > contexts * context:
-        _refuse_length(text, ids, context, contexts)
     matches = list(re.finditer(r"\S+", text))
     words = tuple((match.group(), _tokens_within(offsets, match.span())) for match in matches)
     spans = [(match.start() + a, match.start() + b) for match in matches for a, b in [_bare_span(match.group())]]
     bare_words = tuple((text[a:b], _tokens_within(offsets, (a, b))) for a, b in spans)
     _check_read(tokenizer, text, ids, words)
-    learned = {i for i, token in enumerate(ids) if token in added.values()}
+    added = set(tokenizer.added_tokens_encoder.values())
+    learned = {i for i, token in enumerate(ids) if token in added}
     spelled = tuple(word for word, tokens in words if 2 < len(word) <= len({*tokens} - learned))
-    return Prompt(text, tuple(ids), words, bare_words, spelled, context, contexts)
+    return Prompt(text, tuple(ids), words, bare_words, spelled, context, contexts, begins)
 
 
 def _cut_into_contexts(read: Sequence[Token], context: int) -> list[Token]:
@@ -165,11 +253,16 @@ def _cut_into_contexts(read: Sequence[Token], context: int) -> list[Token]:
     return [token for part in parts for token in (begin, *part, end)]
 
 
-def _refuse_length(text: str, ids: Sequence[int], context: int, contexts: int) -> NoReturn:
-    needed = -(-len(ids) // context)
-    longer = f", or set prompt_contexts of the edit to {needed}" if needed <= MAX_PROMPT_CONTEXTS else ""
+def _refuse_length(text: str, tokens: int, context: int, contexts: int, most: int) -> NoReturn:
+    needed = -(-tokens // context)
+    if most == 1:
+        raise UserError(
+            f"The prompt {quoted(text)} has {tokens - 2 * needed} tokens, and the text encoder reads {context - 2}: "
+            "shorten it."
+        )
+    longer = f", or set prompt_contexts of the edit to {needed}" if needed <= most else ""
     raise UserError(
-        f"The prompt {quoted(text)} has {len(ids) - 2 * needed} tokens, which take {needed} contexts of the text "
+        f"The prompt {quoted(text)} has {tokens - 2 * needed} tokens, which take {needed} contexts of the text "
         f"encoder ({context - 2} tokens each, beside begin and end); prompt_contexts is {contexts}: shorten it{longer}."
     )
 

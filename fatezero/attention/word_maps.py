@@ -51,9 +51,9 @@ def replacement_map(source: Prompt, target: Prompt) -> WordMap:
         else:
             for source_token in source_tokens:
                 from_source[source_token, list(target_tokens)] = 1 / len(target_tokens)
-    for begin, i, j in zip(range(0, source.places, source.context), source.ends, target.ends, strict=True):
-        from_source[begin, begin] = 1
-        rest = begin + source.context - max(i, j)
+    from_source[source.beginnings, target.beginnings] = 1
+    for n, (i, j) in enumerate(zip(source.ends, target.ends, strict=True), 1):
+        rest = min(n * source.context - i, n * target.context - j)
         from_source[range(i, i + rest), range(j, j + rest)] = 1
     return WordMap(from_source, (from_source.sum(0) == 0).double())
 
@@ -127,7 +127,10 @@ def cross_mixes(fusion: FusionConfig, source: Prompt, target: Prompt, steps: int
                 f"fusion.reweight has no effect on {word!r}, whose cross-attention is fused at no step: open "
                 "fusion.cross_window, or a window of its own in fusion.word_windows."
             )
-    return tuple(_mix(word_map, reweight, row) for row in alpha)
+    # Most steps are alike, and a mix is large where prompts have hundreds of places.
+    opened = [tuple(row) for row in alpha.tolist()]
+    mixes = {row: _mix(word_map, reweight, torch.tensor(row, dtype=torch.float64)) for row in set(opened)}
+    return tuple(mixes[row] for row in opened)
 
 
 def _word_alpha(

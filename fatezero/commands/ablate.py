@@ -22,6 +22,7 @@ from fatezero_eval.options import AskingOptions, EvaluateRun, MetricOptions
 
 if TYPE_CHECKING:
     from fatezero.data.manifest import Manifest
+    from fatezero.diffusion.layouts import Family
     from fatezero.runs.jobs import EditJob
     from fatezero.runs.variants import Variant
     from fatezero.types import EditRequest
@@ -38,6 +39,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "frame_norms": {"norm_scope": "frame"},
     "sdedit": {"fusion": None, "blending": None, "sdedit_strength": 0.6},
 }
+OF_UNETS = ("no_st_attention", "frame_norms")
+FLOW_EDIT = {"fusion": None, "blending": None, "flow_edit.n_max": 0.66}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ class AblationOptions:
         categories: take edits of these categories alone; all by default.
         edits: how many edits of each category are taken, the first ones; all by default.
         frames: how many frames of each clip are taken; all by default.
-        variants: by name, the settings (dotted fields) that differ from the configuration given beside this.
+        variants: by name, the settings (dotted fields) that differ from the configuration given beside this; by
+            default the paper's ablations and baselines that mean something to the model.
         sweep: fields and their lists of values, or one value: one more variant for each combination.
         reference: the variant that all others are compared to.
         seeds: how many seeds are drawn where a result depends on one.
@@ -67,7 +71,7 @@ class AblationOptions:
     categories: tuple[str, ...] = ()
     edits: int | None = None
     frames: int | None = None
-    variants: dict[str, dict[str, Any]] = field(default_factory=lambda: {k: dict(v) for k, v in VARIANTS.items()})
+    variants: dict[str, dict[str, Any]] | None = None
     sweep: dict[str, Any] = field(default_factory=dict)
     reference: str = "full"
     seeds: int = 2
@@ -81,10 +85,9 @@ class AblationOptions:
         """Refuse what compares nothing."""
         if self.seeds < 1 or (self.edits is not None and self.edits < 1):
             raise UserError(f"seeds is {self.seeds} and edits is {self.edits}: each is at least 1.")
-        if self.reference not in self.variants:
-            raise UserError(
-                f"The reference {self.reference!r} is none of the variants ({', '.join(self.variants)}): name one."
-            )
+        known = VARIANTS if self.variants is None else self.variants
+        if self.reference not in known:
+            raise UserError(f"The reference {self.reference!r} is none of the variants ({', '.join(known)}): name one.")
 
 
 def ablate(
@@ -121,11 +124,13 @@ def ablate(
     with importing():
         from fatezero_eval.scoring.scorer import load_scorer
 
-    variants = make_variants(options.variants, options.sweep, base)
+    family, unit = _kind(networks)
+    named = usual_variants(family) if options.variants is None else options.variants
+    variants = make_variants(named, options.sweep, base)
     shared = {**vars(scoring), "judge": judge_location(scoring.judge), "asking": asking}
     wanted = EvaluateRun(**shared, run=options.out, root=options.root, processes=work.devices, threads=work.threads)
     load_scorer(wanted)  # what cannot be scored is told before anything is edited
-    with _manifest(options, dry_run=work.dry_run) as manifest:
+    with _manifest(options, small_frames(unit), dry_run=work.dry_run) as manifest:
         known = read_manifest(manifest, options.root)
         for note in known.notes:
             say(note)
@@ -140,8 +145,31 @@ def ablate(
         return max(edited, _conclude(options, replace(wanted, manifest=manifest))) if is_first_process() else edited
 
 
+def _kind(networks: ModelOptions) -> tuple[Family, int]:
+    """The family of the networks, and the unit n of the lengths nk + 1 that its clips have."""
+    from fatezero.diffusion.checkpoint import example_of, family_in, find_checkpoint, native_frames
+
+    folder = find_checkpoint(replace(networks, model=example_of(networks.model))).folder
+    return family_in(folder), native_frames(folder)[1]
+
+
+def usual_variants(family: Family) -> dict[str, Mapping[str, Any]]:
+    """The paper's ablations and baselines that mean something to a family, and FlowEdit for flows."""
+    if family.denoiser == "unet":
+        return dict(VARIANTS)
+    joint = "fusion.cross_window" in family.settings  # where cross-attention is not fused, it cannot be left out
+    left_out = {*OF_UNETS, *(("no_cross_fusion",) if joint else ())}
+    variants = {name: settings for name, settings in VARIANTS.items() if name not in left_out}
+    return variants | ({"flow_edit": FLOW_EDIT} if family.flow else {})
+
+
+def small_frames(unit: int) -> int:
+    """Frames of the small clips, about SMALL_FRAMES, for a model whose clips have nk + 1."""
+    return SMALL_FRAMES if unit == 1 else unit * max(1, SMALL_FRAMES // unit) + 1
+
+
 @contextmanager
-def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[str | Path]:
+def _manifest(options: AblationOptions, frames: int, *, dry_run: bool) -> Iterator[str | Path]:
     """The edits asked for, or the small ones that the project makes itself; a dry run keeps nothing of those."""
     from fatezero.picturebook.benchmark.edits import small_benchmark, write_manifest
 
@@ -150,7 +178,7 @@ def _manifest(options: AblationOptions, *, dry_run: bool) -> Iterator[str | Path
         return
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(passing) if dry_run else options.out / "dataset"
-        yield write_manifest(folder / "manifest.yaml", "picturebook-small", small_benchmark(SMALL_FRAMES))
+        yield write_manifest(folder / "manifest.yaml", "picturebook-small", small_benchmark(frames))
 
 
 def _jobs(
@@ -196,17 +224,17 @@ def _check_truths(known: Manifest, edits: Sequence[EditRequest]) -> None:
 
 
 def describe_plan(variants: Mapping[str, Variant], jobs: Sequence[EditJob]) -> str:
-    """What will be done, as a table: each variant's settings, its edits, and its frames through the UNet."""
+    """What will be done, as a table: each variant's settings, its edits, and its frames through the network."""
     from fatezero.runs.scheduling import cost, share_inversions
 
-    lines = ["| variant | what differs | edits | UNet frames |", "|---|---|---|---|"]
+    lines = ["| variant | what differs | edits | network frames |", "|---|---|---|---|"]
     for name, variant in variants.items():
         own = [job for job in jobs if job.folder.parent.name == name]
         frames = sum(cost(group) for group in share_inversions(own))
         differs = ", ".join(f"{key}: {value}" for key, value in variant.settings.items()) or "nothing"
         lines.append(f"| {name} | {differs} | {len(own)} | {frames:,} |")
     shared = sum(cost(group) for group in share_inversions(jobs))
-    return "\n".join([*lines, f"{len(jobs)} edits, {shared:,} UNet frames in all with inversions shared"])
+    return "\n".join([*lines, f"{len(jobs)} edits, {shared:,} network frames in all with inversions shared"])
 
 
 def _conclude(options: AblationOptions, scoring: EvaluateRun) -> int:

@@ -32,7 +32,7 @@ class EditOptions(FrameSelection):
         manifest: a file that lists many edits, in place of clip, source and target.
         root: folder that the manifest's clip paths start from; the manifest's own by default.
         audio: keep the clip's sound beside the edited frames, or drop it.
-        seed: seed of a sampled posterior and of SDEdit's noise.
+        seed: seed of a sampled posterior, and of the noise of SDEdit and FlowEdit.
         id: names the result's folder; made from clip and target by default.
         out: folder of the run, or its address in an object store (s3://…, gs://…).
         variant: names this configuration within the run.

@@ -111,7 +111,7 @@ def _editing(
 def _foretell(groups: Sequence[InversionGroup], runtime: RuntimeConfig, work: WorkOptions) -> int:
     """Say what the work will take, and what of it cannot be done; 1 if there is any such."""
     with importing():
-        from fatezero.diffusion.backbone import choose_device
+        from fatezero.diffusion.devices import choose_device
         from fatezero.runs.forecast import Forecaster, describe_forecast
 
     forecaster = Forecaster(partial(editor_factory(runtime, work).load, choose_device(runtime.device)))
@@ -163,7 +163,7 @@ def device_type(runtime: RuntimeConfig, work: WorkOptions) -> str:
         UserError: if the device is not there.
     """
     with importing():
-        from fatezero.diffusion.backbone import choose_device
+        from fatezero.diffusion.devices import choose_device
 
     device = choose_device(runtime.device).type
     if device == "cpu" and work.devices > 1 and not started_by_cluster():

@@ -1,4 +1,4 @@
-"""`fatezero tune`: an image model becomes a video model of one clip, for edits of its shape."""
+"""`fatezero tune`: an image model becomes a video model of one clip, or a video transformer learns it."""
 
 from __future__ import annotations
 

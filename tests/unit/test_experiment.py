@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from fatezero.commands.ablate import VARIANTS, AblationOptions
+from fatezero.commands.ablate import VARIANTS, AblationOptions, small_frames, usual_variants
 from fatezero.commands.edit import EditOptions, edit
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.manifest import Manifest
+from fatezero.diffusion.layouts import COGVIDEOX, FLUX, STABLE_DIFFUSION, WAN, Family
+from fatezero.diffusion.recommendations import with_settings
 from fatezero.errors import UserError
 from fatezero.runs.variants import choose_edits, make_variants, record, with_seeds
 from fatezero.types import ClipSpec, EditRequest
@@ -30,6 +32,26 @@ def manifest(*categories: str) -> Manifest:
         for category in categories
     ]  # fmt: skip
     return Manifest(Path("m.yaml"), "m", tuple(requests))
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out", "flow"),
+    [
+        (STABLE_DIFFUSION, set(), False),
+        (WAN, {"no_st_attention", "frame_norms"}, True),
+        (FLUX, {"no_st_attention", "frame_norms", "no_cross_fusion"}, True),
+        (COGVIDEOX, {"no_st_attention", "frame_norms", "no_cross_fusion"}, False),
+    ],
+)
+def test_usual_variants_mean_something_to_the_model(family: Family, left_out: set[str], flow: bool) -> None:
+    base = with_settings(MethodConfig(), family.settings, family.name)
+    made = make_variants(usual_variants(family), {}, base)
+    assert made.keys() == (VARIANTS.keys() - left_out) | ({"flow_edit"} if flow else set())
+    assert len({repr(variant.method) for variant in made.values()}) == len(made)
+
+
+def test_small_clips_have_lengths_that_fit_the_model() -> None:
+    assert [small_frames(unit) for unit in (1, 4, 8, 16)] == [6, 5, 9, 17]
 
 
 def test_every_shipped_variant_is_a_configuration() -> None:
