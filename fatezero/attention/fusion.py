@@ -23,6 +23,9 @@ class AttentionMap(Protocol):
         """The map times values: F,Q,H,D."""
 
 
+INDICATOR = 1024.0  # in place of one, as the share of one among many thousand keys is near the least of half precision
+
+
 @dataclass(frozen=True)
 class QueriesAndKeys:
     """The map softmax(Q Kᵀ / sqrt(D)) given by its queries F,Q,H,D and keys B,K,H,D."""
@@ -76,6 +79,28 @@ def probabilities(queries_FQHD: Tensor, keys_BKHD: Tensor) -> Tensor:
     precise = torch.promote_types(queries_FQHD.dtype, torch.float32)
     scaled_FHQD = queries_FQHD.transpose(1, 2).to(precise).mul(queries_FQHD.shape[-1] ** -0.5)
     return (scaled_FHQD @ keys_BKHD.permute(0, 2, 3, 1).to(precise)).softmax(-1)
+
+
+def text_probabilities(queries_FQHD: Tensor, keys_FKHD: Tensor, text_keys_FTHD: Tensor, tokens: int) -> Tensor:
+    """How much places attend to the first tokens where they attend to places and text in one softmax.
+
+    A column of a map is the map applied to a value that is one at its key and zero elsewhere. So a channel of values
+    stands for each token, the normaliser over all keys is the attention kernel's own, and no map exists.
+
+    Returns:
+        F,Q,H,tokens in at least float32.
+    """
+    joint = QueriesAndKeys(queries_FQHD, torch.cat([keys_FKHD, text_keys_FTHD], dim=1))
+    places, width = keys_FKHD.shape[1], keys_FKHD.shape[-1]
+    columns = []
+    for first in range(0, tokens, width):
+        among = range(first, min(first + width, tokens))
+        values_FKHD = torch.zeros_like(joint.keys)
+        for channel, token in enumerate(among):
+            values_FKHD[:, places + token, :, channel] = INDICATOR
+        columns.append(joint.apply(values_FKHD)[..., : len(among)])
+    seen_FQHT = torch.cat(columns, dim=-1)
+    return seen_FQHT.to(torch.promote_types(seen_FQHT.dtype, torch.float32)) / INDICATOR
 
 
 def fuse_self_attention(

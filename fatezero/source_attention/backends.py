@@ -62,13 +62,20 @@ class LayerRecorder:
     """Records some layers the way a backend does."""
 
     def __init__(self, backend: Backend, sites: Collection[str], kinds: Collection[str]) -> None:
-        """Record sites of some names and kinds ("self", "cross", "temporal")."""
+        """Record sites of some names and kinds ("self", "cross", "temporal", "joint")."""
         self._backend = backend
         self._sites = sites
         self._kinds = kinds
         self.recording: Recording = {}
 
-    def see(self, site: Site, queries_FQHD: Tensor, keys_BKHD: Tensor, key_positions_FJ: Tensor | None) -> None:
+    def see(
+        self,
+        site: Site,
+        queries_FQHD: Tensor,
+        keys_BKHD: Tensor,
+        key_positions_FJ: Tensor | None,
+        text_keys_FTHD: Tensor | None = None,  # noqa: ARG002  (the text's part of a map is the edit's own)
+    ) -> None:
         """Record the layer if it is wanted."""
         if site.name in self._sites and site.kind in self._kinds:
             self.recording |= self._backend.record(site, queries_FQHD, keys_BKHD, key_positions_FJ)
@@ -90,7 +97,7 @@ class SourceAttention:
 
     def recorders(self, step: int, chunks: int) -> list[LayerRecorder]:
         """One recorder for each chunk at an inversion step; none where nothing is kept."""
-        selfs = {"self", "temporal"} if step in self.needs.self_steps else set()
+        selfs = {"self", "temporal", "joint"} if step in self.needs.self_steps else set()
         kinds = selfs | ({"cross"} if step in self.needs.cross_steps else set())
         return [LayerRecorder(self.backend, self.needs.sites, kinds) for _ in range(chunks)] if kinds else []
 

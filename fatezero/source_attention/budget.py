@@ -24,7 +24,7 @@ class RecordingShapes:
     """What the size of a recording depends on.
 
     Attributes:
-        sites: the UNet's attention layers.
+        sites: the network's attention layers.
         latent_size: rows and columns of the latent.
         chunks: the clip's chunks.
         key_frames: how many frames each frame attends to.
@@ -66,7 +66,7 @@ def predicted_bytes(backend: Literal["recompute", "qk", "maps"], needs: Needs, s
     """Bytes of the source's attention that a backend keeps for a clip, beyond latents and averaged cross maps."""
     if backend == "recompute":
         return 0
-    kinds: tuple[Kind, ...] = ("self", "temporal")
+    kinds: tuple[Kind, ...] = ("self", "temporal", "joint")
     selfs = sum(bytes_per_step(backend, kind, needs.sites, shapes) for kind in kinds) * len(needs.self_steps)
     return selfs + bytes_per_step(backend, "cross", needs.sites, shapes) * len(needs.cross_steps)
 
@@ -136,6 +136,11 @@ def choose_backend(
         name: Literal["recompute", "qk", "maps"] = "qk" if fits else "recompute"
     else:
         name = runtime.backend
+    if name == "maps" and any(site.kind == "joint" and site.name in needs.sites for site in shapes.sites):
+        raise UserError(
+            "Backend 'maps' keeps maps, and in this model places and prompt share one softmax, and the prompt's part "
+            "is not the source's: use backend 'qk' or 'recompute'."
+        )
     predicted = predicted_bytes(name, needs, shapes)
     if predicted > budget:
         raise UserError(

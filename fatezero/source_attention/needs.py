@@ -11,7 +11,7 @@ class Needs:
 
     Attributes:
         sites: fused layers.
-        self_steps: inversion steps whose self-attention, and that of fused temporal layers, is asked for.
+        self_steps: inversion steps whose self-attention, and that of fused temporal and joint layers, is asked for.
         cross_steps: inversion steps whose cross-attention is asked for.
     """
 
