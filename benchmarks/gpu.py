@@ -1,4 +1,4 @@
-"""What speed, memory and number formats are on a GPU: one table after another, within some six minutes on an H100.
+"""What speed, memory and number formats are on a GPU: one table after another, within some eight minutes on an H100.
 
 `python -m benchmarks.gpu`, in the repository's folder, measures everything on CUDA; `--items times formats` measures
 some of it, and `--device cpu --dtypes bfloat16 --model medium --size 64 --frames 2 --long 2 --steps 2` tries it without
@@ -23,10 +23,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fatezero.benchmarking.random_checkpoint import WIDTHS, random_autoencoder
+from fatezero.benchmarking.random_wan import WAN_SHAPES
 from fatezero.benchmarking.turns import RunCosts, cost_table, measure_in_turn
-from fatezero.benchmarking.workload import EditWorkload, load_backbone, random_latents
+from fatezero.benchmarking.workload import EditWorkload, load_backbone, plain_method, random_latents
 from fatezero.config import BlendingConfig, MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, choose_device
+from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.devices import choose_device
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError, first_line
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult
@@ -37,9 +40,11 @@ from fatezero.types import Frames
 GB = 1e9
 KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 TRIED_STEPS = 5  # where fewer tell as much
+TRANSFORMER_STEPS, EXTRAPOLATED = 4, 50
 SHIPPED_SIZE, SHIPPED_STEPS = 128, 20
 # As the shipped checkpoint recommends; reading its recommendations takes the command line's parser.
 SHIPPED_METHOD = MethodConfig(guidance_scale=3.0, blending=BlendingConfig(mask_downsampling=2))
+CLIPS = ((480, 832, 41), (480, 832, 81))  # rows, columns, frames
 BATCHES = (1, 2, 8)  # frames that the autoencoder is given at once
 
 
@@ -56,6 +61,8 @@ class GpuRun:
         long: frames of the long clip.
         steps: of inversion and edit.
         repeats: turns of what is timed.
+        transformer: random video transformer, or checkpoint of one.
+        clips: rows, columns and frames of its clips.
     """
 
     runtime: RuntimeConfig
@@ -66,6 +73,8 @@ class GpuRun:
     long: int
     steps: int
     repeats: int
+    transformer: str
+    clips: tuple[tuple[int, int, int], ...]
 
     def workload(self, dtype: str | None = None, frames: int | None = None, **method: object) -> EditWorkload:
         """Inversion and edit of the clip in a number format."""
@@ -77,7 +86,7 @@ class GpuRun:
 @cache
 def networks(model: str, dtype: str, runtime: RuntimeConfig) -> Backbone:
     """The networks in a number format; random ones are drawn on the device, which is faster."""
-    with torch.device(choose_device(runtime.device) if model in WIDTHS else "cpu"):
+    with torch.device(choose_device(runtime.device) if model in WIDTHS | WAN_SHAPES else "cpu"):
         return load_backbone(model, replace(runtime, dtype=dtype))  # type: ignore[arg-type]
 
 
@@ -109,6 +118,43 @@ def print_times(run: GpuRun, work: EditWorkload) -> None:
     frames, dtype = len(work.clean), work.backbone.dtype
     say(f"{frames} frames at {run.size} x {run.size}, {work.method.steps} steps, {dtype}; peak with the model")
     print_table(measured(works, run, work), ("stock", "bare"))
+
+
+def transformer(run: GpuRun) -> None:
+    """A video transformer of Wan 2.1 1.3B's shape at 832 x 480: seconds and peak of stock, bare and the backends."""
+    dtype = "bfloat16" if "bfloat16" in run.dtypes else run.dtypes[0]
+    backbone = networks(run.transformer, dtype, run.runtime)
+    for rows, columns, frames in run.clips:
+        work = EditWorkload(
+            backbone, plain_method(backbone, TRANSFORMER_STEPS), random_latents(backbone, frames, rows, columns)
+        )
+        say(f"{frames} frames at {columns} x {rows}, {TRANSFORMER_STEPS} steps, {dtype}; peak with the model")
+        costs = measured(fitting(work, run.runtime), run, work)
+        print_table(costs, ("stock", "bare"))
+        for name, runs in costs.items():
+            seconds = min(cost.seconds for cost in runs) * EXTRAPOLATED / TRANSFORMER_STEPS
+            say(f"  {name}: {seconds:.0f} s for {EXTRAPOLATED} steps, if each takes as long as these")
+
+
+def fitting(work: EditWorkload, runtime: RuntimeConfig) -> dict[str, Callable[[], object]]:
+    """Stock, bare and those backends that fit the memory, each run once in two steps."""
+    backends = {
+        "recompute": replace(runtime, backend="recompute"),
+        "qk on the device": replace(runtime, backend="qk", store="device"),
+    }
+    short = replace(work, method=replace(work.method, steps=2))
+    short.stock()
+    short.bare()
+    works: dict[str, Callable[[], object]] = {"stock": work.stock, "bare": work.bare}
+    for name, chosen in backends.items():
+        try:
+            work.choice(chosen)
+            short.edited(chosen)
+        except (UserError, torch.OutOfMemoryError) as error:
+            say(f"  {name} is not measured: {shortened(str(error), 300)}")
+            continue
+        works[name] = partial(work.edited, chosen)
+    return works
 
 
 def compiled(run: GpuRun) -> None:
@@ -196,6 +242,7 @@ def layout(run: GpuRun) -> None:
     last = run.workload(steps=TRIED_STEPS)
     networks.cache_clear()
     first = run.workload(steps=TRIED_STEPS)
+    assert isinstance(first.backbone, UNetBackbone)
     first.backbone.unet.to(memory_format=torch.contiguous_format)
     works: dict[str, Callable[[], object]] = {"stock": last.stock, "stock, channels first": first.stock}
     works |= {"bare": last.bare, "bare, channels first": first.bare}
@@ -271,7 +318,7 @@ def difference(a: Tensor, b: Tensor) -> str:
     return f"differs by at most {(a - b).abs().max().item():.2g} where values reach {b.abs().max().item():.2g}"
 
 
-ITEMS = (times, formats, repeated, autoencoder, layout, kernels, long, compiled)
+ITEMS = (times, formats, repeated, autoencoder, layout, kernels, long, transformer, compiled)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -318,6 +365,15 @@ def parsed(words: Sequence[str] | None) -> tuple[GpuRun, list[str]]:
     parser.add_argument("--long", type=int, default=32, help="frames of the long clip")
     parser.add_argument("--steps", type=int, default=50, help="of inversion and edit")
     parser.add_argument("--repeats", type=int, default=1, help="turns of what is timed")
+    parser.add_argument("--transformer", default="wan-1.3b", help="wan-1.3b, wan-small (random) or a checkpoint")
+    parser.add_argument(
+        "--clips",
+        nargs=3,
+        type=int,
+        action="append",
+        metavar=("ROWS", "COLUMNS", "FRAMES"),
+        help="of the transformer; 480 832 41 and 480 832 81 by default; may be given several times",
+    )
     parser.add_argument("--memory-gb", type=float, default=60.0, help="budget for the source's attention")
     chosen = parser.parse_args(words)
     runtime = RuntimeConfig(device=chosen.device, memory_gb=chosen.memory_gb)
@@ -330,6 +386,8 @@ def parsed(words: Sequence[str] | None) -> tuple[GpuRun, list[str]]:
         long=chosen.long,
         steps=chosen.steps,
         repeats=chosen.repeats,
+        transformer=chosen.transformer,
+        clips=tuple(map(tuple, chosen.clips or CLIPS)),
     )
     return run, chosen.items
 

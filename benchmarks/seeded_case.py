@@ -18,8 +18,8 @@ import fatezero
 from fatezero.benchmarking.random_checkpoint import WIDTHS, random_motion, random_pipeline
 from fatezero.clips.video import read_clip
 from fatezero.config import ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.checkpoint import Checkpoint
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult, Target
 from fatezero.shipped import DEMO
@@ -71,7 +71,7 @@ def editor_of(case: SeededCase) -> FateZero:
     pipe = random_pipeline(case.model, torch.float32)  # type: ignore[arg-type]
     if case.motion:
         pipe.unet = random_motion(pipe.unet)
-    backbone = Backbone.of_pipeline(pipe, Checkpoint(ModelOptions(model=case.model), Path()), torch.device("cpu"))
+    backbone = UNetBackbone.of_pipeline(pipe, Checkpoint(ModelOptions(model=case.model), Path()), torch.device("cpu"))
     return FateZero(backbone, runtime, report=lambda _: None)
 
 

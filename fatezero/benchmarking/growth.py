@@ -1,4 +1,4 @@
-"""How cost grows: seconds a frame and peak memory with a clip's length, and time over the stock UNet with its size."""
+"""How cost grows: seconds a frame and peak memory with a clip's length, time over the stock network with its size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 from fatezero.benchmarking.bench_options import BenchOptions
 from fatezero.benchmarking.peak import clear_peak, peak_bytes
 from fatezero.benchmarking.turns import cost_of, cost_table, measure_in_turn
-from fatezero.benchmarking.workload import EditWorkload, load_backbone, random_latents
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.benchmarking.workload import EditWorkload, load_backbone, plain_method, random_latents
+from fatezero.config import RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError, attempt, unwrap
 from fatezero.system.terminal import say
 
@@ -40,9 +41,9 @@ class Growth:
 
 
 def print_sizes(options: BenchOptions, runtime: RuntimeConfig, backbone: Backbone) -> None:
-    """Time of inversion and edit over the stock UNet's, for square frames of several sizes."""
-    say(f"\nRecompute over the stock UNet of the same size, {options.frames} frames, {options.steps} steps:")
-    method = MethodConfig(steps=options.steps, key_frames=options.key_frames)
+    """Time of inversion and edit over the stock network's, for square frames of several sizes."""
+    say(f"\nRecompute over the stock network at the same size, {options.frames} frames, {options.steps} steps:")
+    method = plain_method(backbone, options.steps, options.key_frames)
     works: dict[str, Callable[[], object]] = {}
     for size in options.sizes:
         work = EditWorkload(backbone, method, random_latents(backbone, options.frames, size, size))
@@ -54,11 +55,15 @@ def print_sizes(options: BenchOptions, runtime: RuntimeConfig, backbone: Backbon
             say(line)
 
 
-def print_lengths(options: BenchOptions, runtime: RuntimeConfig) -> None:
+def print_lengths(options: BenchOptions, runtime: RuntimeConfig, backbone: Backbone) -> None:
     """Seconds a frame and peak memory of clips of several lengths, each in its own process."""
-    runtime = _in_chunks(runtime)
+    runtime = replace(runtime, backend="recompute" if runtime.backend == "auto" else runtime.backend)
+    how = "whole, or in windows as long as the clips that the model was trained on"
+    if isinstance(backbone, UNetBackbone):
+        runtime = replace(runtime, chunk=runtime.chunk or CHUNK)
+        how = f"in chunks of {runtime.chunk} (norm_scope frame)"
     say(
-        f"\n{runtime.backend} in chunks of {runtime.chunk} (norm_scope frame), {options.height} x {options.width}, "
+        f"\n{runtime.backend}, clips {how}, {options.height} x {options.width}, "
         f"{GROWTH_STEPS} steps, each in its own process; the clip's own is its latents and word maps of all steps:"
     )
     for length in options.lengths:
@@ -73,12 +78,6 @@ def print_lengths(options: BenchOptions, runtime: RuntimeConfig) -> None:
                 f"{grown.above / MB:6.0f} MB above the loaded model, of which the clip's own {grown.own / MB:.1f} MB"
             )
         say(f"  {length:5d} frames: {grown.seconds / length:8.3f} s a frame, {above}")
-
-
-def _in_chunks(runtime: RuntimeConfig) -> RuntimeConfig:
-    """Run the source again, in chunks, where nothing else is asked for."""
-    backend = "recompute" if runtime.backend == "auto" else runtime.backend
-    return replace(runtime, backend=backend, chunk=runtime.chunk or CHUNK)
 
 
 def _in_process(options: BenchOptions, runtime: RuntimeConfig) -> Growth:
@@ -111,7 +110,7 @@ def _measure_growth(
 def _growth(options: BenchOptions, runtime: RuntimeConfig) -> Growth:
     torch.set_num_threads(options.threads)
     backbone = load_backbone(options.model, runtime)
-    method = MethodConfig(steps=options.steps, key_frames=options.key_frames, norm_scope="frame")
+    method = replace(plain_method(backbone, options.steps, options.key_frames), norm_scope="frame")
     work = EditWorkload(backbone, method, random_latents(backbone, options.frames, options.height, options.width))
     EditWorkload(backbone, method, work.clean[:1]).edited(runtime)  # what only the first call of a process costs
     kept = []

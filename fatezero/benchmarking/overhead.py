@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,10 +14,19 @@ from fatezero.attention.sites import Site
 from fatezero.benchmarking.bench_options import BenchOptions
 from fatezero.benchmarking.growth import print_lengths, print_sizes
 from fatezero.benchmarking.random_checkpoint import WIDTHS
+from fatezero.benchmarking.random_wan import CHANNELS, wan_sites
 from fatezero.benchmarking.turns import cost_table, measure_in_turn
-from fatezero.benchmarking.workload import EditWorkload, load_backbone, random_latents, with_random_motion
-from fatezero.config import FusionConfig, MethodConfig, RuntimeConfig
+from fatezero.benchmarking.workload import (
+    EditWorkload,
+    load_backbone,
+    plain_method,
+    random_latents,
+    with_random_motion,
+)
+from fatezero.config import GB, FusionConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
+from fatezero.diffusion.model_families.wan import TEXT_TOKENS
 from fatezero.errors import UserError
 from fatezero.source_attention.budget import RecordingShapes, bytes_per_step
 from fatezero.system.terminal import say
@@ -34,24 +44,27 @@ def bench_overhead(options: BenchOptions, runtime: RuntimeConfig) -> int:
         f"{options.model}, {backbone.rounding}, torch {torch.__version__}\n"
         f"Seconds are {clock}, medians of runs in turn (repeats: {options.repeats}).\n"
         "A ratio is that of two runs of one turn: its median over the turns, with the least and the most.\n"
-        "  stock      diffusers' own UNet alone: one branch a step to invert, and the two of guidance to edit\n"
+        "  stock      diffusers' own network alone: one branch a step to invert, and the two of guidance to edit\n"
         "  bare       the same calls with our attention, key frames and norms; nothing is recorded or fused\n"
         f"  {', '.join(BACKENDS)}: inversion and edit in full, by each backend"
     )
     _print_times(options, runtime, backbone)
-    if not backbone.ties_frames:
+    if isinstance(backbone, UNetBackbone) and not backbone.ties_frames:
         say("\nWith random motion modules in the same UNet:")
         _print_times(options, runtime, with_random_motion(backbone))
-    _print_kept_bytes()
+    if isinstance(backbone, UNetBackbone):
+        _print_kept_bytes_of_unet()
+    else:
+        _print_kept_bytes_of_wan()
     if options.sizes:
         print_sizes(options, runtime, backbone)
     if options.lengths:
-        print_lengths(options, runtime)
+        print_lengths(options, runtime, backbone)
     return 0
 
 
 def _print_times(options: BenchOptions, runtime: RuntimeConfig, backbone: Backbone) -> None:
-    method = MethodConfig(steps=options.steps, key_frames=options.key_frames)
+    method = plain_method(backbone, options.steps, options.key_frames)
     work = EditWorkload(backbone, method, random_latents(backbone, options.frames, options.height, options.width))
     say(f"\nInversion + edit of {options.frames} frames at {options.height} x {options.width}, {options.steps} steps:")
     costs = measure_in_turn(_warmed(work, runtime), options.repeats, backbone.device)
@@ -67,15 +80,33 @@ def _warmed(work: EditWorkload, runtime: RuntimeConfig) -> dict[str, Callable[[]
     for backend in BACKENDS if runtime.backend == "auto" else (runtime.backend,):
         chosen = replace(runtime, backend=backend)
         try:
-            work.edited(chosen)
+            _, trajectory = work.edited(chosen)
         except UserError as error:
             say(f"  {backend} is not measured. {error}")
             continue
-        works[backend] = lambda chosen=chosen: work.edited(chosen)  # type: ignore[misc]
+        if trajectory.attention:
+            kept, foretold = trajectory.attention.store.bytes_kept, work.choice(chosen).predicted
+            say(f"  {backend} keeps {kept} bytes of the source's attention; foretold were {foretold}")
+        works[backend] = partial(work.edited, chosen)
     return works
 
 
-def _print_kept_bytes() -> None:
+def _print_kept_bytes_of_wan() -> None:
+    """For Wan 2.1's smaller transformer, without building it."""
+    frames, rows, columns, itemsize = 41, 480 // 8, 832 // 8, 2
+    sites = wan_sites("wan-1.3b")
+    clip = tuple(range((frames - 1) // 4 + 1))
+    names = frozenset(site.name for site in sites)
+    shapes = RecordingShapes(sites, (rows, columns), (Chunk(clip, clip),), len(clip), 0, TEXT_TOKENS, itemsize)
+    say(f"\nKept per step of {frames} frames at 832 x 480 by the 30 blocks of Wan 2.1 1.3B in half:")
+    for backend in ("maps", "qk"):
+        selfs, cross = (bytes_per_step(backend, kind, names, shapes) / GB for kind in ("self", "cross"))
+        say(f"  {backend:10s} self {selfs:8.2f} GB  cross {cross:6.2f} GB")
+    latent = len(clip) * CHANNELS * rows * columns * torch.float32.itemsize
+    say(f"  recompute  latents {latent / GB:.4f} GB, and an averaged map of the prompt's words")
+
+
+def _print_kept_bytes_of_unet() -> None:
     """For Stable Diffusion 1.x's shapes, without building it: counted, as the measured stores agree with the count."""
     sites = _stable_diffusion_sites()
     clip = tuple(range(8))

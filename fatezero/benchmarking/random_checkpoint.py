@@ -30,7 +30,7 @@ def random_pipeline(size: Literal["medium", "sd1"], dtype: torch.dtype, seed: in
     """
     from diffusers import DDIMScheduler, StableDiffusionPipeline  # noqa: PLC0415
 
-    with torch.random.fork_rng(), _default_dtype(dtype):
+    with torch.random.fork_rng(), default_dtype(dtype):
         torch.manual_seed(seed)
         unet, vae, text_encoder = (
             _random_unet(size),
@@ -68,7 +68,7 @@ def random_autoencoder(size: Literal["medium", "sd1"], dtype: torch.dtype, seed:
         dtype: dtype of the weights.
         seed: seed of the weights.
     """
-    with torch.random.fork_rng(), _default_dtype(dtype):
+    with torch.random.fork_rng(), default_dtype(dtype):
         torch.manual_seed(seed)
         made = _random_autoencoder(size)
     return made.requires_grad_(requires_grad=False).eval()
@@ -136,7 +136,7 @@ def _spelling_tokenizer() -> Any:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Weights are made in their final dtype: a float32 copy of a large network need not fit."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

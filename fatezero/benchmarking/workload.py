@@ -1,47 +1,72 @@
-"""The work that benchmarks measure: inversion and edit of seeded latents, and the network calls a bare UNet needs."""
+"""The work that benchmarks measure: inversion and edit of seeded latents, and the network calls it contains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fatezero.attention.mask_layers import mask_layers
 from fatezero.benchmarking.random_checkpoint import WIDTHS, random_motion, random_pipeline
-from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, choose_device, choose_dtype
-from fatezero.diffusion.checkpoint import Checkpoint, pixels_per_latent
+from fatezero.benchmarking.random_wan import WAN_FRAMES, WAN_SHAPES, random_wan
+from fatezero.benchmarking.stock import stock_calls
+from fatezero.config import BlendingConfig, FusionConfig, KeyFrame, MethodConfig, ModelOptions, RuntimeConfig
+from fatezero.diffusion.backbone import Backbone, Denoiser
+from fatezero.diffusion.backbone import load_backbone as load_checkpoint
+from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.diffusion.compiling import compile_blocks
-from fatezero.diffusion.ddim import Step, schedule
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.devices import choose_device, choose_dtype
 from fatezero.diffusion.inversion import Trajectory, invert
-from fatezero.diffusion.onednn import OneDnnLinear
+from fatezero.diffusion.model_families.transformer_loading import transformer_backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
+from fatezero.diffusion.model_families.wan import WanNetworks
+from fatezero.diffusion.moves import Step
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.edit_plan import EditPlan, plan_edit
 from fatezero.editing import edit
-from fatezero.source_attention.budget import choose_backend
+from fatezero.source_attention.budget import BackendChoice, choose_backend
 
 SOURCE, TARGET = "a silver jeep on the road", "a red sports car on the road"
 EDITED_WORDS = ("silver", "jeep")
 
 
 def load_backbone(model: str, runtime: RuntimeConfig) -> Backbone:
-    """A checkpoint, or a random one by its size in `WIDTHS`.
+    """A checkpoint, or a random one by its size in `WIDTHS` or `WAN_SHAPES`.
 
     Raises:
         UserError: if it cannot be loaded.
     """
-    if model not in WIDTHS:
-        return Backbone.load(model, runtime)
-    device = choose_device(runtime.device)
-    pipe = random_pipeline(model, choose_dtype(runtime.dtype, device))  # type: ignore[arg-type]
-    backbone = Backbone.of_pipeline(pipe, Checkpoint(ModelOptions(model=model), Path()), device)
-    return with_compiled(backbone) if runtime.compile else backbone
+    named = ModelOptions(model=model)
+    if model in WAN_SHAPES:
+        dtype = choose_dtype(runtime.dtype, choose_device(runtime.device))
+        networks = WanNetworks(model, random_wan(model, dtype))  # type: ignore[arg-type]
+        return transformer_backbone(networks, Checkpoint(named, Path()), runtime, WAN_FRAMES)
+    if model in WIDTHS:
+        device = choose_device(runtime.device)
+        pipe = random_pipeline(model, choose_dtype(runtime.dtype, device))  # type: ignore[arg-type]
+        backbone = UNetBackbone.of_pipeline(pipe, Checkpoint(named, Path()), device)
+        return with_compiled(backbone) if runtime.compile else backbone
+    return load_checkpoint(named, runtime)
 
 
-def with_random_motion(backbone: Backbone) -> Backbone:
+def plain_method(backbone: Backbone, steps: int, key_frames: tuple[KeyFrame, ...] | None = None) -> MethodConfig:
+    """The method that a model is measured under: the original's beside a UNet, what is plain beside a transformer."""
+    if isinstance(backbone, UNetBackbone):
+        return MethodConfig(steps=steps, key_frames=key_frames or MethodConfig().key_frames)
+    joint = any(site.kind == "joint" for site in backbone.sites)  # the prompt's part stays the edit's own
+    return MethodConfig(
+        steps=steps,
+        key_frames=key_frames or ("self",),
+        norm_scope="frame",
+        fusion=FusionConfig(min_downsampling=1, cross_window=None if joint else FusionConfig().cross_window),
+        blending=BlendingConfig(mask_downsampling=backbone.sites[0].downsampling),
+    )
+
+
+def with_random_motion(backbone: UNetBackbone) -> UNetBackbone:
     """The same with random motion modules in its UNet, compiled if it is.
 
     Raises:
@@ -51,7 +76,7 @@ def with_random_motion(backbone: Backbone) -> Backbone:
     return with_compiled(moving) if backbone.compiled else moving
 
 
-def with_compiled(backbone: Backbone) -> Backbone:
+def with_compiled(backbone: UNetBackbone) -> UNetBackbone:
     """The same networks, the UNet's blocks compiled in place as `--compile` does it.
 
     Raises:
@@ -62,26 +87,14 @@ def with_compiled(backbone: Backbone) -> Backbone:
 
 
 def random_latents(backbone: Backbone, frames: int, height: int, width: int) -> Tensor:
-    """Seeded F,C,h,w for frames of a size in pixels."""
+    """Seeded F,C,h,w for a clip of a size in pixels.
+
+    Raises:
+        UserError: if such a clip does not fit the networks.
+    """
     generator = torch.Generator().manual_seed(0)
-    unit = pixels_per_latent(backbone.vae.config)
-    shape = (frames, int(backbone.unet.config.in_channels), height // unit, width // unit)
+    shape = backbone.latent_shape(frames, height, width)
     return torch.randn(shape, generator=generator).to(backbone.device, backbone.latent_dtype)
-
-
-@contextmanager
-def stock_network(unet: nn.Module) -> Iterator[None]:
-    """The network has PyTorch's own Linear layers and channels first while the context lasts, as diffusers loads it."""
-    linears: list[nn.Module] = [module for module in unet.modules() if isinstance(module, OneDnnLinear)]
-    unet.to(memory_format=torch.contiguous_format)
-    for linear in linears:
-        linear.__class__ = nn.Linear
-    try:
-        yield
-    finally:
-        for linear in linears:
-            linear.__class__ = OneDnnLinear
-        unet.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -100,20 +113,14 @@ class EditWorkload:
 
     @torch.no_grad()
     def stock(self) -> None:
-        """Call diffusers' own UNet as often as the job needs it, and do nothing else.
+        """Call diffusers' own network as often as the job needs it, and do nothing else.
 
         Its own attention processors and norms, no key frames; one branch a step to invert, and to edit the two branches
-        of classifier-free guidance. Frames lie in the batch.
+        of classifier-free guidance.
         """
-        backbone, frames = self.backbone, len(self.clean)
-        text, size = backbone.embed(SOURCE), (self.clean.shape[-2], self.clean.shape[-1])
-        told = {n: backbone.conditioning([text] * n, frames, size) for n in (1, 2)}
-        batches = {n: torch.cat([self.clean.to(backbone.dtype)] * n) for n in (1, 2)}
-        if backbone.has_motion:  # branches,C,F,h,w
-            batches = {n: batch.unflatten(0, (n, frames)).transpose(1, 2) for n, batch in batches.items()}
-        with stock_network(backbone.unet):
+        with stock_calls(self.backbone, self.clean, self.backbone.embed(SOURCE)) as call:
             for branches, step in self._calls():
-                backbone.unet(batches[branches], step.timestep, **told[branches])
+                call(branches, step.timestep)
 
     @torch.no_grad()
     def bare(self) -> None:
@@ -121,19 +128,23 @@ class EditWorkload:
         backbone = self.backbone
         conditional = Branch(self.clean, backbone.embed(SOURCE))
         unconditional = Branch(self.clean, backbone.embed_negative(""))
-        with video_denoiser(backbone, self.method, len(self.clean), None) as denoiser:
+        with backbone.denoiser(self.method, len(self.clean), None) as denoiser:
             for branches, step in self._calls():
                 pair = Branches(conditional=conditional, unconditional=unconditional if branches == 2 else None)
                 denoiser.predict(pair, step.timestep)
 
     def _calls(self) -> Iterator[tuple[int, Step]]:
-        """Branches and step of every UNet call that inversion and guided edit need."""
-        yield from ((1, step) for step in schedule(self.backbone.scheduler_config, self.method.steps))
-        yield from ((2 if step.unconditional else 1, step.ddim) for step in self._plan().steps)
+        """Branches and step of every network call that inversion and guided edit need."""
+        schedule = self._schedule()
+        yield from ((1, step) for step in schedule)
+        yield from ((2 if step.unconditional else 1, schedule[step.source_index]) for step in self._plan().steps)
+
+    def _schedule(self) -> tuple[Step, ...]:
+        frames, channels, rows, columns = self.clean.shape
+        return self.backbone.schedule(self.method.steps, (frames, channels, rows, columns))
 
     def _plan(self) -> EditPlan:
-        steps = schedule(self.backbone.scheduler_config, self.method.steps)
-        return plan_edit(self.backbone, self.method, steps, SOURCE, TARGET, EDITED_WORDS)
+        return plan_edit(self.backbone, self.method, self.method.steps, SOURCE, TARGET, EDITED_WORDS)
 
     @torch.no_grad()
     def edited(self, runtime: RuntimeConfig) -> tuple[Tensor, Trajectory]:
@@ -146,10 +157,22 @@ class EditWorkload:
             UserError: if the backend does not fit the budget.
         """
         plan, method = self._plan(), self.method
-        with video_denoiser(self.backbone, method, len(self.clean), runtime.chunk) as denoiser:
-            choice = choose_backend(runtime, plan.needs, denoiser.recording_shapes(self.clean), self.backbone.device)
+        with self.backbone.denoiser(method, len(self.clean), runtime.chunk) as denoiser:
+            choice = self._choice(runtime, denoiser)
             attention = choice.open(plan.needs, self.backbone.device)
-            downsampling = method.blending.mask_downsampling if method.blending else None
-            steps = schedule(self.backbone.scheduler_config, method.steps)
-            trajectory = invert(denoiser, self.clean, SOURCE, steps, downsampling, attention)
+            layers = mask_layers(method.blending) if method.blending else None
+            trajectory = invert(denoiser, self.clean, SOURCE, self._schedule(), layers, attention)
             return edit(denoiser, plan, trajectory), trajectory
+
+    def choice(self, runtime: RuntimeConfig) -> BackendChoice:
+        """How the source's attention is kept, and the bytes that are foretold of it.
+
+        Raises:
+            UserError: if the backend does not fit the budget.
+        """
+        with self.backbone.denoiser(self.method, len(self.clean), runtime.chunk) as denoiser:
+            return self._choice(runtime, denoiser)
+
+    def _choice(self, runtime: RuntimeConfig, denoiser: Denoiser) -> BackendChoice:
+        shapes = denoiser.recording_shapes(self.clean, SOURCE)
+        return choose_backend(runtime, self._plan().needs, shapes, self.backbone.device)

@@ -20,9 +20,10 @@ from fatezero.diffusion.vetting import read_config, tensor_shapes
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
 
-NETWORKS = ("unet", "text_encoder", "text_encoder_2")  # that a LoRA may change
+NETWORKS = ("unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2")  # that a LoRA may change
 PEFT_WEIGHTS, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
+LORA = "lora"  # folder of the LoRA that tuning puts beside a transformer's files
 PEFT_FRONT = "base_model.model."  # of its layers' names
 HEADER_SETTINGS = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings, "unet." or "text_encoder." in front
 # Names of a layer's parts in the layouts of diffusers (of several ages), kohya and PEFT.
@@ -196,6 +197,21 @@ def find_additions(networks: ModelOptions) -> Additions:
         tuple(_find_embedding(text) for text in networks.embedding),
         networks.clip_skip,
     )
+
+
+def tuned_lora(checkpoint: Path) -> tuple[LoraFile, ...]:
+    """The LoRA that `fatezero tune` has put into a checkpoint's folder; () where there is none.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    folder = checkpoint / LORA
+    if not folder.is_dir():
+        return ()
+    tuned = LoraFile(folder / DIFFUSERS_WEIGHTS, 1.0)
+    _check_safetensors(tuned.weights, str(folder))
+    _check_layers(tuned)
+    return (tuned,)
 
 
 def _there(text: str) -> Path | None:

@@ -48,7 +48,7 @@ class LayerChange:
 
 @torch.no_grad()
 def add_loras(pipe: Any, loras: Iterable[LoraFile]) -> None:
-    """Add LoRAs to the weights of a pipeline's UNet and text encoders.
+    """Add LoRAs to the weights of a pipeline's denoising networks and text encoders.
 
     Args:
         pipe: a pipeline of diffusers.

@@ -13,9 +13,8 @@ from fatezero.diffusion.additions import LORA_PART, NETWORKS, PEFT_FRONT
 
 FRONTS = {
     **{f"{network}.": network for network in NETWORKS},  # diffusers
-    **{"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"},
-    "diffusion_model.": "unet",  # ComfyUI
-    "": "unet",  # diffusers' first files, AnimateDiff
+    **{"lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"},
+    **dict.fromkeys(("lora_unet_", "diffusion_model.", ""), "denoiser"),  # kohya; ComfyUI; diffusers' first files
 }
 OF_OLDER_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}  # in text encoders
 OF_ANIMATEDIFF = {"_temporal_transformer_": "_", "_attention_blocks_0_": "_attn1_", "_attention_blocks_1_": "_attn2_"}
@@ -33,6 +32,19 @@ OF_MIDDLE = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}
 ORIGINAL_BLOCK = re.compile(r"(?P<side>input|output)_blocks_(?P<block>\d{1,2})_(?P<part>\d)_(?P<rest>.+)")
 ORIGINAL_MIDDLE = re.compile(r"middle_block_(?P<part>[012])_(?P<rest>.+)")
 
+# The names of Wan's authors, which ComfyUI and kohya's successors keep.
+OF_WAN = {
+    **{"_self_attn_": "_attn1_to_", "_cross_attn_": "_attn2_to_", "_to_o": "_to_out_0"},
+    **{"_ffn_0": "_ffn_net_0_proj", "_ffn_2": "_ffn_net_2"},
+}
+OF_WAN_ENDS = {
+    **{f"time_embedding_{i}": f"condition_embedder_time_embedder_linear_{i // 2 + 1}" for i in (0, 2)},
+    **{f"text_embedding_{i}": f"condition_embedder_text_embedder_linear_{i // 2 + 1}" for i in (0, 2)},
+    **{"time_projection_1": "condition_embedder_time_proj", "head_head": "proj_out"},
+}
+
+DENOISERS = ("unet", "transformer", "transformer_2")
+
 Weights = Mapping[str, tuple[str, Tensor]]  # own name and weight, by flat name
 
 
@@ -43,17 +55,21 @@ class LoraLayers:
     Attributes:
         networks: own names and weights of each network's layers, by their names with "_" for ".".
         level: blocks of one level of the original UNet, which numbers them through; None where levels differ.
+        denoiser: the network that is meant where a file does not name it; None where that may be either of two.
     """
 
     networks: Mapping[str, Weights]
     level: int | None
+    denoiser: str | None
 
     @classmethod
     def of(cls, networks: Mapping[str, Any]) -> LoraLayers:
-        """Those of networks by part, a UNet among them; of networks on the "meta" device, too."""
-        depth = networks["unet"].config.layers_per_block
+        """Those of networks by part, a denoising network among them; of networks on the "meta" device, too."""
+        depth = networks["unet"].config.layers_per_block if "unet" in networks else None
         level = depth + 1 if isinstance(depth, int) else None
-        return cls({name: dict(_flat_layers(network)) for name, network in networks.items()}, level)
+        denoisers = [name for name in DENOISERS if name in networks]
+        own = {name: dict(_flat_layers(network)) for name, network in networks.items()}
+        return cls(own, level, denoisers[0] if len(denoisers) == 1 else None)
 
     def place(self, layer: str, of_peft: str) -> tuple[str, str] | None:
         """Network and flat name of a layer by the name that a file gives it; None where there is none.
@@ -66,7 +82,8 @@ class LoraLayers:
             network, flat = of_peft, _flat(layer.removeprefix(PEFT_FRONT))
         else:
             front = next(front for front in FRONTS if layer.startswith(front))
-            network, flat = FRONTS[front], _flat(layer.removeprefix(front))
+            named, flat = FRONTS[front], _flat(layer.removeprefix(front))
+            network = (self.denoiser or "") if named == "denoiser" else named
         own = self.networks.get(network, {})
         return next(((network, name) for name in self._names(flat, network) if name in own), None)
 
@@ -87,6 +104,9 @@ class LoraLayers:
         """A layer's own flat name, and those that it has where a file's names are older, or others' than diffusers'."""
         yield flat
         older = next((name for name in OF_OLDER_NAMES if flat.endswith(f"_{name}")), None)
+        if network in {"transformer", "transformer_2"}:
+            yield _of_wan(flat)
+            return
         if network != "unet":
             if older:
                 yield flat.removesuffix(older) + OF_OLDER_NAMES[older]
@@ -107,6 +127,13 @@ def _flat_layers(network: nn.Module) -> Iterator[tuple[str, tuple[str, Tensor]]]
 
 def _flat(layer: str) -> str:
     return layer.replace(".processor.", ".").replace(".", "_").removeprefix("text_model_")
+
+
+def _of_wan(flat: str) -> str:
+    """The flat name that diffusers gives a layer of Wan's, by its authors'."""
+    for theirs, own in OF_WAN.items():
+        flat = flat.replace(theirs, own) if theirs.endswith("_") else re.sub(f"{theirs}$", own, flat)
+    return OF_WAN_ENDS.get(flat, flat)
 
 
 def _of_original(flat: str, level: int) -> str:

@@ -6,28 +6,33 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from fatezero.attention.processor import FrameAttention
+from fatezero.attention.transformer_attention import PlaceAttention
 from fatezero.benchmarking.peak import clear_peak, peak_bytes
+from fatezero.benchmarking.random_wan import random_wan, wan_sites
 from fatezero.benchmarking.turns import RunCost, cost_table, measure_in_turn, ratios
-from fatezero.benchmarking.workload import EditWorkload, random_latents
+from fatezero.benchmarking.workload import EditWorkload, load_backbone, plain_method, random_latents
 from fatezero.cli import main
-from fatezero.config import MethodConfig
+from fatezero.config import MethodConfig, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone
 from fatezero.diffusion.ddim import schedule
+from fatezero.diffusion.model_families.unet import UNetBackbone
+from tests.tiny_pipelines import saved, tiny_stable_diffusion_3
 
 CPU = torch.device("cpu")
 MB = 2**20
 
 
 @pytest.fixture
-def work(backbone32: Backbone) -> EditWorkload:
+def work(backbone32: UNetBackbone) -> EditWorkload:
     """Two frames, three steps, on the tiny checkpoint."""
     return EditWorkload(backbone32, MethodConfig(steps=3), random_latents(backbone32, 2, 64, 64))
 
@@ -103,8 +108,12 @@ def test_a_peak_forgets_what_came_before() -> None:
 
 
 def bench(folder: Path, *words: str) -> int:
-    small = ["--height=64", "--width=64", "--frames=2", "--steps=2", "--repeats=1", "--device=cpu"]
-    return main(["bench", f"--model={folder / 'model'}", *small, *words])
+    return bench_of(str(folder / "model"), "--frames=2", *words)
+
+
+def bench_of(model: str, *words: str) -> int:
+    small = ["--height=64", "--width=64", "--steps=2", "--repeats=1", "--device=cpu"]
+    return main(["bench", f"--model={model}", *small, *words])
 
 
 def test_bench_prints_every_baseline(golden_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +134,98 @@ def test_bench_says_what_does_not_fit(golden_folder: Path, capsys: pytest.Captur
     assert "maps is not measured. Backend 'maps' would keep" in captured.out
     assert "2 frames are not measured. Backend 'maps' would keep" in captured.out
     assert "Traceback" not in captured.err
+
+
+@pytest.fixture(scope="module")
+def small_wan() -> Backbone:
+    return load_backbone("wan-small", RuntimeConfig(device="cpu", dtype="float32"))
+
+
+@contextmanager
+def watched_processors(transformer: Any) -> Iterator[list[tuple[int, bool]]]:
+    """Of each call, the branches in its batch and whether our attention was at work."""
+    calls: list[tuple[int, bool]] = []
+
+    def see(module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        calls.append((len(args[0]), any(isinstance(p, PlaceAttention) for p in module.attn_processors.values())))
+
+    hook = transformer.register_forward_pre_hook(see)
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def test_stock_and_bare_of_a_transformer(small_wan: Backbone) -> None:
+    """The same calls as of a UNet, of a clip at once; both leave the transformer as it was."""
+    work = EditWorkload(small_wan, plain_method(small_wan, 3), random_latents(small_wan, 5, 32, 32))
+    (transformer,) = small_wan.networks.transformers  # type: ignore[attr-defined]
+    kinds = [type(module) for module in transformer.modules()]
+    for run, ours in ((work.stock, False), (work.bare, True)):
+        with watched_processors(transformer) as calls:
+            run()
+        assert calls == [(1, ours)] * 3 + [(2, ours)] * 3
+        assert [type(module) for module in transformer.modules()] == kinds
+
+
+def test_stock_of_a_transformer_is_diffusers_own(small_wan: Backbone) -> None:
+    work, seen = EditWorkload(small_wan, plain_method(small_wan, 1), random_latents(small_wan, 5, 32, 32)), []
+    networks = small_wan.networks  # type: ignore[attr-defined]
+    hook = networks.transformers[0].register_forward_hook(lambda *call: seen.append(call[2][0]))
+    try:
+        work.stock()
+    finally:
+        hook.remove()
+    text, (step,) = small_wan.embed("a silver jeep on the road"), small_wan.schedule(1, (2, 16, 4, 4))
+    fresh = random_wan("wan-small", torch.float32).transformer.eval()
+    with torch.no_grad():
+        clip = work.clean.transpose(0, 1)[None]
+        alone = fresh(clip, torch.tensor([step.timestep]), text.hidden, return_dict=False)[0]
+    torch.testing.assert_close(seen[0], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [5, 13])
+@pytest.mark.parametrize("backend", ["qk", "maps"])
+def test_bytes_are_foretold_exactly(small_wan: Backbone, backend: Literal["qk", "maps"], frames: int) -> None:
+    """Also of a clip in two windows, of which each is kept."""
+    method = replace(plain_method(small_wan, 2), window_frames=9)
+    work = EditWorkload(small_wan, method, random_latents(small_wan, frames, 32, 48))
+    runtime = RuntimeConfig(device="cpu", backend=backend)
+    _, trajectory = work.edited(runtime)
+    assert trajectory.attention is not None
+    assert trajectory.attention.store.bytes_kept == work.choice(runtime).predicted > 0
+
+
+def test_the_sites_of_wan_are_known_without_building_it(small_wan: Backbone) -> None:
+    assert wan_sites("wan-small") == small_wan.sites
+    sites = wan_sites("wan-1.3b")
+    assert len(sites) == 2 * 30
+    assert {(site.heads, site.head_width) for site in sites} == {(12, 128)}
+
+
+def test_bench_of_a_transformer_prints_every_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_of("wan-small", "--frames=5", "--lengths", "[]", "--sizes", "[32]") == 0
+    printed = capsys.readouterr().out
+    rows = [line.split()[0] for line in printed.splitlines() if re.match(r"  \w+ +\d+\.\d\d", line)]
+    assert rows == ["stock", "bare", "qk", "recompute", "maps", "stock", "recompute"]
+    bytes_of = re.findall(r"keeps (\d+) bytes of the source's attention; foretold were (\d+)", printed)
+    assert len(bytes_of) == 2  # qk and maps
+    assert all(kept == foretold for kept, foretold in bytes_of)
+    # 11 latents of 30 x 52 patches are 17,160 places; of 12 heads and 1536 channels, in half, in 30 blocks
+    assert f"maps       self {17160**2 * 12 * 2 * 30 / 1e9:8.2f} GB" in printed
+    assert f"qk         self {2 * 17160 * 1536 * 2 * 30 / 1e9:8.2f} GB" in printed
+
+
+def test_bench_of_joint_attention_keeps_no_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_of(str(saved(tiny_stable_diffusion_3(), tmp_path)), "--frames=2", "--lengths", "[]") == 0
+    printed = capsys.readouterr().out
+    assert "maps is not measured. Backend 'maps' keeps maps" in printed
+    rows = [line.split()[0] for line in printed.splitlines() if re.match(r"  \w+ +\d+\.\d\d", line)]
+    assert rows == ["stock", "bare", "qk", "recompute"]
+
+
+def test_bench_of_a_transformer_takes_no_key_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_of("wan-small", "--frames=5", "--lengths", "[]", "--key-frames", '["middle"]') == 1
+    assert "key_frames is" in capsys.readouterr().err
+    assert bench_of("wan-small", "--frames=4") == 1
+    assert "set --frames to 1, or to 5" in capsys.readouterr().err

@@ -29,6 +29,17 @@ def test_gpu_script_prints_its_tables(golden_folder: Path, capsys: pytest.Captur
     assert [name for name in items if f"({name} took" in printed] == items
 
 
+def test_gpu_script_measures_a_transformer(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TRIED, "--items", "transformer", "--transformer=wan-small", "--clips", "32", "32", "5", "--memory-gb=0"]
+    assert gpu.main(words) == 0
+    said = capsys.readouterr().out
+    assert "qk on the device is not measured: Backend 'qk' would keep" in said
+    for row in ("stock", "bare", "recompute"):
+        assert f"\n  {row} " in said
+        assert f"\n  {row}: " in said  # extrapolated
+    assert "(transformer took" in said
+
+
 def test_gpu_script_goes_on_behind_a_failure(golden_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TRIED, f"--model={golden_folder / 'nowhere'}", "--items", "times", "autoencoder"]
     assert gpu.main(words) == 1

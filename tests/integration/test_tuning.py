@@ -22,9 +22,10 @@ from fatezero.attention.temporal import inflate, is_temporal
 from fatezero.cli import main
 from fatezero.clips.video import read_clip, write_video
 from fatezero.config import MethodConfig, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
+from fatezero.diffusion.pixels import to_unit_range
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.training.tune_a_video import Tuning
 from fatezero.types import ClipSpec
 
@@ -85,7 +86,7 @@ def test_only_what_the_original_trains_changes(
 ) -> None:
     assert tune(steps=2, convolutions=str(convolutions).lower()) == 0
     after = weights(tmp_path / "tuned" / "model")
-    fresh = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32")).unet
+    fresh = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32")).unet
     torch.manual_seed(0)
     inflate(fresh, 4)  # type: ignore[arg-type]
     before = fresh.state_dict()
@@ -107,7 +108,8 @@ def test_a_tuned_model_edits_like_any_other(tune: Run, clip: Path, tmp_path: Pat
     assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--id=one"]) == 0
     meta = json.loads((tmp_path / "run" / "fatezero" / "one" / "meta.json").read_text())
     assert (meta["config"]["key_frames"], meta["config"]["norm_scope"]) == ([-1, "first"], "frame")
-    assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--segment=2"]) == 1
+    for more in ([], ["--key_frames=[self]"]):  # without key frames, nothing else ties a segment's frames to the others
+        assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--segment=2", *more]) == 1
 
 
 def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_path: Path) -> None:
@@ -116,11 +118,11 @@ def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_pa
 
     def error(model: Path) -> float:
         """In the noise of the clip, over levels, the same noise for all models."""
-        backbone = Backbone.load(str(model), RuntimeConfig(device="cpu", dtype="float32"))
+        backbone = UNetBackbone.load(str(model), RuntimeConfig(device="cpu", dtype="float32"))
         clean, generator = backbone.encode(frames), torch.Generator().manual_seed(7)
         branch = Branch(clean, backbone.embed(SOURCE))
         errors = []
-        with video_denoiser(backbone, MethodConfig(), len(clean), None) as denoiser:
+        with unet_denoiser(backbone, MethodConfig(), len(clean), None) as denoiser:
             for step in schedule(backbone.scheduler_config, 10):
                 noise = torch.randn(clean.shape, generator=generator)
                 noisy = replace(branch, latents=move(clean, noise, 1.0, step.alpha_noisy))
@@ -198,7 +200,7 @@ def test_too_little_memory_is_said_with_a_remedy(
     def exhausted(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(Tuning, "_loss", exhausted)
+    monkeypatch.setattr(Tuning, "error", exhausted)
     assert tune() == 1
     said = capsys.readouterr().err
     assert "4 frames of 64 x 64 do not fit the memory for training: use --gradient-checkpointing" in said
@@ -359,7 +361,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 def published(golden_folder: Path, folder: Path, theirs: str = "FateZero") -> dict[str, torch.Tensor]:
     """A checkpoint as the authors publish theirs, its temporal layers random; returns its UNet's weights."""
     shutil.copytree(golden_folder / "model", folder)
-    unet = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32")).unet
+    unet = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32")).unet
     torch.manual_seed(0)
     inflate(unet, 160)  # type: ignore[arg-type]
     state = {
@@ -389,7 +391,7 @@ def test_published_checkpoints_are_converted(
 ) -> None:
     state = published(golden_folder, tmp_path / "theirs", theirs)
     assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
-    backbone = Backbone.load(str(tmp_path / "ours"), RuntimeConfig(device="cpu", dtype="float32"))
+    backbone = UNetBackbone.load(str(tmp_path / "ours"), RuntimeConfig(device="cpu", dtype="float32"))
     ours = backbone.unet.state_dict()
     assert all(torch.equal(ours[name], value) for name, value in state.items())
     extra = {name for name in ours if name not in state}
@@ -397,7 +399,7 @@ def test_published_checkpoints_are_converted(
     assert all(not ours[name].any() for name in extra if name.endswith("up.weight"))
     assert not list((tmp_path / "ours").rglob("*.bin"))
     assert tuple(json.loads((tmp_path / "ours" / "fatezero.json").read_text())["key_frames"]) == key_frames
-    whole = Backbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
+    whole = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
     assert torch.equal(backbone.embed(SOURCE).hidden, whole.embed(SOURCE).hidden)
 
 
