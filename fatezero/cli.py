@@ -46,7 +46,15 @@ VERBS: Mapping[str, Verb] = {
             ),
             "clip": Verb("train Picturebook's judge", f"{MODELS}.judge:train_judge"),
             "motion": Verb("train Picturebook's motion adapter", f"{MODELS}.motion_adapter:train_motion"),
+            "video-autoencoder": Verb(
+                "train Picturebook-Video's autoencoder", f"{MODELS}.video_autoencoder:train_video_autoencoder"
+            ),
+            "video-latents": Verb("make latents ahead of a training", f"{MODELS}.latent_pool:make_video_latents"),
+            "text-to-video": Verb(
+                "train Picturebook's text-to-video model", f"{MODELS}.text_to_video:train_text_to_video"
+            ),
             "report": Verb("measure the shipped models", "fatezero.picturebook.measure:measure_models"),
+            "video-report": Verb("measure Picturebook-Video", "fatezero.picturebook.measure_video:measure_video_model"),
         },
     ),
     "bench": Verb("time and memory against the bare network", f"{COMMANDS}.bench:bench"),

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from fatezero.blending.mask import WordMask, word_attention
 from fatezero.config import BlendingConfig, MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, load_pipeline, to_bytes, to_unit_range
 from fatezero.diffusion.checkpoint import Checkpoint
+from fatezero.diffusion.model_families.unet import UNetBackbone
+from fatezero.diffusion.pipeline_loading import load_pipeline
+from fatezero.diffusion.pixels import to_bytes, to_unit_range
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
 from fatezero.picturebook.models.grounding import word_columns
 from fatezero.picturebook.world.scenes import SIZE, Scene, held_out, random_pose, random_scene, render
@@ -103,7 +105,7 @@ class Painter:
         self.pipe.set_progress_bar_config(disable=True)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         found = Checkpoint(ModelOptions(model=str(checkpoint)), checkpoint)
-        self.backbone = Backbone.of_pipeline(self.pipe, found, torch.device("cpu"))
+        self.backbone = UNetBackbone.of_pipeline(self.pipe, found, torch.device("cpu"))
         self.editor = FateZero(self.backbone, RuntimeConfig(device="cpu"), report=lambda _: None)
         self.method = MethodConfig(
             steps=steps,

@@ -12,13 +12,14 @@ from safetensors import safe_open
 
 from fatezero.clips.video import read_clip
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone, to_unit_range
 from fatezero.diffusion.ddim import move, schedule
-from fatezero.diffusion.denoiser import Branch, Branches, video_denoiser
+from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
+from fatezero.diffusion.pixels import to_unit_range
+from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.picturebook.benchmark.recipes import render_clip
 from fatezero.picturebook.measure import PSNR_CEILING, Painter, mask_quality, psnr, ssim, unseen
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
-from fatezero.picturebook.models.motion_adapter import draw_recipe
+from fatezero.picturebook.models.clip_pool import draw_recipe
 from fatezero.shipped import CHECKPOINT, DEMO, JUDGE, MOTION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -62,15 +63,15 @@ def test_equal_pictures_have_a_finite_psnr() -> None:
 
 def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
     """Its frames share what they show: on clips of an unseen series the noise is found better than frame by frame."""
-    recipes = [draw_recipe(9, number) for number in range(3)]
+    recipes = [draw_recipe(9, number, 16) for number in range(3)]
 
     def error(adapter: str | None) -> float:
-        backbone = Backbone.load(ModelOptions(motion_adapter=adapter), RuntimeConfig(device="cpu"))
+        backbone = UNetBackbone.load(ModelOptions(motion_adapter=adapter), RuntimeConfig(device="cpu"))
         errors, method = [], MethodConfig(key_frames=(), norm_scope="frame")
         for recipe in recipes:
             clean, text = backbone.encode(to_unit_range(render_clip(recipe).frames[:8])), recipe.scene.caption
             generator = torch.Generator().manual_seed(0)
-            with video_denoiser(backbone, method, len(clean), None) as denoiser:
+            with unet_denoiser(backbone, method, len(clean), None) as denoiser:
                 for step in schedule(backbone.scheduler_config, 4):
                     noise = torch.randn(clean.shape, generator=generator)
                     branch = Branch(move(clean, noise, 1.0, step.alpha_noisy), backbone.embed(text))

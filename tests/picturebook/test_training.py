@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fatezero.config import ModelOptions, RuntimeConfig
-from fatezero.diffusion.backbone import Backbone
+from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
 from fatezero.picturebook.models import motion_adapter, pool
 from fatezero.picturebook.models.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
+from fatezero.picturebook.models.clip_pool import draw_recipe
 from fatezero.picturebook.models.judge import JudgeConfig, train_judge
 from fatezero.picturebook.models.motion_adapter import MotionConfig, train_motion
 from fatezero.picturebook.models.text_to_image import TextToImageConfig, TextToImageTraining, train_text_to_image
@@ -186,7 +187,7 @@ def test_motion_trains_only_its_modules_and_exports_an_adapter(tmp_path: Path, m
     assert all(value.dtype == torch.float16 for value in weights.values())
     assert all("motion_modules" in name for name in weights)
     assert any(value.any() for name, value in weights.items() if name.endswith("proj_out.weight"))
-    backbone = Backbone.load(ModelOptions(motion_adapter=str(folder)), RuntimeConfig(device="cpu"))
+    backbone = UNetBackbone.load(ModelOptions(motion_adapter=str(folder)), RuntimeConfig(device="cpu"))
     assert backbone.has_motion
     more = train_motion(replace(config, output=tmp_path / "more", init_from=folder, steps=1))
     assert (more / "config.json").exists()
@@ -200,8 +201,8 @@ def test_motion_needs_a_model_and_whole_excerpts(tmp_path: Path) -> None:
 
 
 def test_clips_of_the_series_are_the_same_whenever_drawn() -> None:
-    assert motion_adapter.draw_recipe(1, 7) == motion_adapter.draw_recipe(1, 7)
-    recipes = [motion_adapter.draw_recipe(1, number) for number in range(40)]
+    assert draw_recipe(1, 7, 16) == draw_recipe(1, 7, 16)
+    recipes = [draw_recipe(1, number, 16) for number in range(40)]
     assert len({recipe.seed for recipe in recipes}) == 40
     assert not any(held_out(recipe.scene) for recipe in recipes)
     assert 5 < sum(recipe.pan != 0 for recipe in recipes) < 35

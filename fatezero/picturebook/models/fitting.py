@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -30,6 +32,8 @@ from fatezero.training.stepped import (
     last_checkpoint,
     last_checkpoint_file,
 )
+
+Accelerator = Literal["cpu", "gpu", "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class TrainingConfig:
         checkpoint_minutes: minutes between checkpoints.
         wandb: also log to Weights & Biases, offline unless WANDB_MODE says otherwise.
         threads: CPU threads; one, pinned to a core, is steady beside other work.
+        minutes: stop after this long, to be resumed; None trains to the last step.
     """
 
     output: Path
@@ -73,6 +78,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 5
     wandb: bool = False
     threads: int = 1
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that train nothing, and folders without weights."""
@@ -113,18 +119,30 @@ class PicturebookModule(SteppedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}}
 
 
+class StopAfter(Callback):
+    """Ends a run of the training, not the training: the next run goes on."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Stop once the time is up."""
+        trainer.should_stop = trainer.should_stop or time.monotonic() > self.end
+
+
 def read_pool(config: TrainingConfig) -> list[Shard]:
     """The shards a training uses, rendered first where missing."""
     return [read_shard(render_shard(config.pool, config.series, number)) for number in range(config.shards)]
 
 
-def fit(module: PicturebookModule, processes: int = 1) -> None:
-    """Train to the end of the schedule; afterwards the module holds the averaged weights.
+def fit(module: PicturebookModule, processes: int = 1, accelerator: Accelerator = "cpu") -> None:
+    """Train to the end of the schedule, or of the run's time; afterwards the module holds the averaged weights.
 
     Args:
         module: the training.
         processes: number of processes that share each step's batch, which the module deals out; their gradients are
             averaged.
+        accelerator: what to train on.
     """
     config = module.config
     loggers: list[Logger] = [CSVLogger(config.output, name="log", flush_logs_every_n_steps=50)]
@@ -132,7 +150,7 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
         mode = os.environ.get("WANDB_MODE", "offline")  # given explicitly: W&B reads its environment once per process
         loggers.append(WandbLogger(project="picturebook", name=config.output.name, save_dir=config.output, mode=mode))
     trainer = L.Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=processes,
         strategy=DDPStrategy(process_group_backend="gloo", start_method="spawn") if processes > 1 else "auto",
         use_distributed_sampler=False,  # a step's number is the same in every process
@@ -149,6 +167,7 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
             last_checkpoint(config.output, every_n_epochs=1, save_on_train_epoch_end=True),
             LearningRateMonitor("step"),
             SampleGrids(),
+            *([StopAfter(config.minutes)] if config.minutes is not None else []),
         ],
     )
     last = last_checkpoint_file(config.output)
@@ -158,8 +177,11 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
 def _average(
     decay: float, averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor | int
 ) -> None:
-    """Torch's exponential moving average, as a function that can be sent to another process."""
-    get_ema_multi_avg_fn(decay)(averaged, current, count)
+    """Torch's exponential moving average, as a function that can be sent to another process.
+
+    Of few steps it averages the later ones: the random weights at the start would count for a thousand steps.
+    """
+    get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
 
 
 def to_images(pixels: torch.Tensor) -> npt.NDArray[np.uint8]:

@@ -49,11 +49,14 @@ def watched_words(unet: UNet2DConditionModel, pictures: int) -> Iterator[dict[in
         yield maps
 
 
-def word_columns(scene: Scene) -> npt.NDArray[np.int64]:
-    """Token numbers of the scene's object, colour and background words: int64 WORDS, -1 for words that it lacks."""
+def word_columns(scene: Scene, first: int = 1) -> npt.NDArray[np.int64]:
+    """Token numbers of the scene's object, colour and background words: int64 WORDS, -1 for words that it lacks.
+
+    The caption's first word is token number `first`: CLIP's tokenizers put a start mark before it, T5's do not.
+    """
     words = scene.caption.split()
     named = [scene.object, scene.colour, *scene.background.split()]
-    columns = [1 + words.index(word) if word else -1 for word in named]
+    columns = [first + words.index(word) if word else -1 for word in named]
     return np.array(columns + [-1] * (WORDS - len(columns)))
 
 
@@ -71,7 +74,7 @@ def grounding_loss(attention: Tensor, columns: Tensor, coverage: Tensor, weight:
         between the words' blending masks and the true coverage.
     """
     maps = torch.take_along_dim(attention.movedim(-1, 1), columns.clamp_min(0)[..., None, None], 1)  # N,WORDS,h,w
-    inside = torch.tensor([True, True, False, False])[:, None, None]
+    inside = torch.tensor([True, True, False, False], device=attention.device)[:, None, None]
     target = torch.where(inside, coverage[:, None], 1 - coverage[:, None])
     share = (maps * target).sum((2, 3)) / maps.sum((2, 3)).clamp_min(1e-8)
     masks = soft_mask(maps, (maps.shape[2], maps.shape[3])).clamp(1e-3, 1 - 1e-3)

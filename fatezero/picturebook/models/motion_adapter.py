@@ -23,7 +23,8 @@ from torch.nn.functional import mse_loss
 
 from fatezero.diffusion.schedule_fields import SCHEDULER_FILE
 from fatezero.errors import UserError
-from fatezero.picturebook.benchmark.recipes import ClipRecipe, render_clip
+from fatezero.picturebook.benchmark.recipes import render_clip
+from fatezero.picturebook.models.clip_pool import draw_recipe
 from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit, to_pixels
 from fatezero.picturebook.models.text_to_image import level_weight
 from fatezero.picturebook.world.scenes import training_scene
@@ -32,7 +33,6 @@ from fatezero.system.publishing import replacing
 CLIPS = 50  # per shard
 FRAMES = 16  # of a clip, and the most that the adapter counts
 LENGTHS = (8, 16)  # of the excerpts that the adapter is trained on
-PAN = 30.0  # the camera turns at most this far either way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,6 @@ class EncodedClips:
         return self
 
 
-def draw_recipe(series: int, index: int) -> ClipRecipe:
-    """Clip number `index` of an endless series of clips that training may see."""
-    rng = np.random.default_rng([series, FRAMES, index])
-    seed, pan = int(rng.integers(2**31)), float(rng.uniform(-PAN, PAN)) if rng.random() < 0.5 else 0.0
-    return ClipRecipe(scene=training_scene(rng), seed=seed, frames=FRAMES, pan=pan)
-
-
 @torch.no_grad()
 def encode_clips(vae: AutoencoderKL, pool: Path, series: int, number: int) -> EncodedClips:
     """A shard of clips, rendered and encoded unless it exists.
@@ -94,7 +87,7 @@ def encode_clips(vae: AutoencoderKL, pool: Path, series: int, number: int) -> En
     """
     folder = pool / f"clips-{series}-{number:03d}"
     if not folder.exists():
-        recipes = [draw_recipe(series, number * CLIPS + row) for row in range(CLIPS)]
+        recipes = [draw_recipe(series, number * CLIPS + row, FRAMES) for row in range(CLIPS)]
         scale: float = vae.config.scaling_factor
         rows = [vae.encode(to_pixels(render_clip(recipe).frames)).latent_dist.mode() * scale for recipe in recipes]
         with replacing(folder) as partial:
