@@ -339,9 +339,9 @@ class RuntimeConfig:
             elsewhere, whatever the CPU can do: equal requests give equal bytes. Latents, softmax and the statistics of
             norms keep at least float32, as do the autoencoder beside bfloat16, and SDXL's where its configuration says
             that it overflows in float16.
-        layerwise_casting: of a video transformer, store the layers' weights in float8 (e4m3) and cast them to dtype
+        layerwise_casting: of a transformer, store the layers' weights in float8 (e4m3) and cast them to dtype
             while their layer computes: half of half's memory, and a coarse rounding of the weights.
-        group_offload: of a video transformer, keep the weights of transformer and text encoder in the host's memory
+        group_offload: of a transformer, keep its weights and those of its text encoders in the host's memory
             and bring each block to the GPU while it computes; results are the same bytes.
         attention_kernel: kernel that computes attention, by diffusers' name ("flash", "sage", "flex", "_native_cudnn",
             …), which must be installed; None leaves the choice to torch.

@@ -66,16 +66,17 @@ def edit(denoiser: Denoiser, plan: EditPlan, trajectory: Trajectory, on_step: On
     """
     _check_kept(plan, trajectory)
     texts, walk = _Texts(denoiser, plan), _Walk(denoiser, plan)
-    source_text = denoiser.backbone.embed(trajectory.prompt, denoiser.prompt_contexts)
+    reruns = trajectory.attention is None  # otherwise the source's attention was kept
+    source_text = denoiser.backbone.embed(trajectory.prompt, denoiser.prompt_contexts) if reruns else None
     z = trajectory.latents[-1]
     target_words = _TargetWords(denoiser, plan, z) if plan.blends_by_target_words else None
     for step in plan.steps:
         source = trajectory.at(step.source_index)
         M_t = _source_mask(plan, source) if step.blends else None
-        rerun = step.fuses and trajectory.attention is None  # otherwise the source's attention was kept
+        beside = Branch(source.asked, source_text) if step.fuses and source_text is not None else None
         asked, timestep = walk.asked(z, source.levels)
         output = denoiser.predict(
-            texts.branches(asked, step, Branch(source.asked, source_text) if rerun else None),
+            texts.branches(asked, step, beside),
             timestep,
             recorders=target_words.recorders() if target_words and not step.reuses_features else (),
             fusion=_fusion(plan, step, source, M_t) if step.fuses else None,

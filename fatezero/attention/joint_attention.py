@@ -66,13 +66,10 @@ class JointAttention:
         if text is None:
             longest = max(call.prompt_places)
             text, places = hidden_states[:, :longest], hidden_states[:, longest:]
-        n = len(places) // call.branches
-        fusion = call.fusion_of(site)
-        reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(call.recorders)
         attended, attended_text = attend_jointly(
             site,
             call,
-            _of_places(attn, places, places if reads_own_map else places[:-n], image_rotary_emb),
+            _of_places(attn, places, call.asking(site, places), image_rotary_emb),
             _of_text(attn, text),
         )
         if encoder_hidden_states is None:
@@ -178,9 +175,8 @@ class RowAttention:
     def __call__(self, attn: Any, hidden_states: Tensor, **_: Any) -> Tensor:
         """Attend: rows,P,channels in and out."""
         call, site = self._state.call, self._site
-        n, fusion = len(hidden_states) // call.branches, call.fusion_of(site)
-        reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(call.recorders)
-        of = _of_places(attn, hidden_states, hidden_states if reads_own_map else hidden_states[:-n], None)
+        n = len(hidden_states) // call.branches
+        of = _of_places(attn, hidden_states, call.asking(site, hidden_states), None)
         attended = attend(site, call, n, of.queries, of.keys, of.values)
         projected: Tensor = attn.to_out[0](attended.flatten(2))
         return projected

@@ -118,6 +118,15 @@ class Call:
         """The fusion where it changes this layer's attention."""
         return self.fusion if self.fusion is not None and self.fusion.touches(site) else None
 
+    def asking(self, site: Site, x: Tensor) -> Tensor:
+        """Rows of x, of all branches, that a layer's queries and keys are made of.
+
+        The last branch's are left out where nothing reads its own map: neither fusion, nor what watches it.
+        """
+        fusion = self.fusion_of(site)
+        reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(self.recorders)
+        return x if reads_own_map else x[: -(len(x) // self.branches)]
+
 
 class AttentionState:
     """Holds the call under way for all processors and norms of a network."""
@@ -141,9 +150,8 @@ class FrameAttention:
     ) -> Tensor:
         """Attend: (branches * F),tokens,channels in and out; in temporal layers (branches * places),F,channels."""
         call, site = self._state.call, self._site
-        fusion, n = call.fusion_of(site), len(hidden_states) // call.branches
-        reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(call.recorders)
-        asking = hidden_states if reads_own_map else hidden_states[:-n]
+        n = len(hidden_states) // call.branches
+        asking = call.asking(site, hidden_states)
         queries = by_head(attn, attn.to_q(asking))
         if encoder_hidden_states is None:
             keys, values = by_head(attn, attn.to_k(asking)), by_head(attn, attn.to_v(hidden_states))

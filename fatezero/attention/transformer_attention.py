@@ -40,9 +40,7 @@ class PlaceAttention:
     ) -> Tensor:
         """Attend: B,Q,channels in and out. Queries and keys are taken after their norms and rotations."""
         call, site = self._state.call, self._site
-        fusion = call.fusion_of(site)
-        reads_own_map = fusion is None or fusion.reads_own_map(site) or bool(call.recorders)
-        asking = hidden_states if reads_own_map else hidden_states[:-1]
+        asking = call.asking(site, hidden_states)
         queries = rotated(by_head(attn, attn.norm_q(attn.to_q(asking))), rotary_emb)
         if encoder_hidden_states is None:
             keys = rotated(by_head(attn, attn.norm_k(attn.to_k(asking))), rotary_emb)
