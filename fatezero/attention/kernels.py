@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -15,8 +14,8 @@ def attention_kernel(name: str | None) -> Iterator[None]:
     """Attention that goes through diffusers' dispatch uses a kernel while the context lasts.
 
     Args:
-        name: of diffusers' attention backends, such as "flash", "sage", "flex" or "_native_cudnn"; None leaves the
-            choice to torch, or to diffusers' own environment variable.
+        name: of diffusers' attention backends, such as "flash", "sage", "flex" or "_native_cudnn"; None leaves
+            the choice to diffusers: to its environment variable, a model's `set_attention_backend`, or torch.
 
     Raises:
         UserError: if there is no such kernel, it is not installed, or it would be fetched as code from the hub.
@@ -48,8 +47,16 @@ def attention_kernel(name: str | None) -> Iterator[None]:
 
 
 def kernel_in_use(name: str | None) -> str:
-    """The kernel that `attention_kernel` leads to; "native" is torch's own choice."""
-    return name or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native")
+    """The kernel that `attention_kernel` leads to; "native" is torch's own choice.
+
+    Without a name it is diffusers' active one, of its environment variable or of a model's `set_attention_backend`.
+    """
+    if name is not None:
+        return name
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry  # noqa: PLC0415  (seconds to import)
+
+    active: str = _AttentionBackendRegistry.get_active_backend()[0].value
+    return active
 
 
 def check_kernel(name: str | None) -> None:

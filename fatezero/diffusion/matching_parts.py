@@ -68,7 +68,20 @@ def check_transformer_parts(family: Family, parts: Mapping[str, Any], name: str)
         if parts.get(part) is not None:
             _check_latents(parts[part].config, latent_channels(vae) * told.packed, name)
             _check_text(parts[part].config, told, family, parts, name)
+    if parts.get("transformer_2") is not None:
+        _check_equal(parts["transformer"].config, parts["transformer_2"].config, name)
     _check_scale(vae, name)
+
+
+def _check_equal(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> None:
+    """Both stages are one method's networks: what is recorded of one's layers is fused in the other's."""
+    fields = sorted({*first, *second} - {field for field in (*first, *second) if field.startswith("_")})
+    differing = [field for field in fields if first.get(field) != second.get(field)]
+    if differing:
+        raise UserError(
+            f"{name} has a transformer and a transformer_2 that differ in {', '.join(differing)}: both stages need the "
+            "same layers, take both from one checkpoint."
+        )
 
 
 def _check_latents(config: Any, channels: int, name: str) -> None:

@@ -88,7 +88,7 @@ def _clip_tokenizer(folder: Path, config: Any) -> Any:
 
     tokenizer = _loaded(CLIPTokenizer, folder)
     context = tokenizer.model_max_length
-    if not LEAST_CONTEXT <= context <= config.max_position_embeddings:
+    if type(context) is not int or not LEAST_CONTEXT <= context <= config.max_position_embeddings:
         raise UserError(
             f"{folder}/tokenizer_config.json: model_max_length is {quoted(context)}, the text encoder reads at "
             f"most {config.max_position_embeddings} tokens: set it to that."

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry, attention_backend
 
 from fatezero.attention.kernels import attention_kernel
 from fatezero.config import MethodConfig, RuntimeConfig
@@ -37,13 +37,12 @@ def test_a_kernel_by_name_computes_the_same(backbone64: UNetBackbone) -> None:
     assert active() == "native"
 
 
-def test_a_kernel_decides_how_results_round(backbone32: UNetBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept inversions go by it, and by diffusers' own variable."""
-    monkeypatch.delenv("DIFFUSERS_ATTN_BACKEND", raising=False)
+def test_a_kernel_decides_how_results_round(backbone32: UNetBackbone) -> None:
+    """Kept inversions go by it, and by the one that is active in diffusers."""
     plain = backbone32.rounding
     assert replace(backbone32, attention_kernel="flex").rounding == f"{plain}, attention by flex"
-    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "_native_math")
-    assert backbone32.rounding == f"{plain}, attention by _native_math"
+    with attention_backend("_native_math"):
+        assert backbone32.rounding == f"{plain}, attention by _native_math"
 
 
 @pytest.mark.parametrize(

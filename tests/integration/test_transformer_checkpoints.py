@@ -466,6 +466,13 @@ def test_texts_of_other_widths(maker: Callable[[], Any], field: str, sentence: s
         check_transformer_parts(FAMILY_OF[type(pipeline).__name__], pipeline.components, "it")
 
 
+def test_both_stages_have_the_same_layers() -> None:
+    pipeline = tiny_wan_in_two_stages()
+    pipeline.transformer_2.register_to_config(num_layers=1)
+    with pytest.raises(UserError, match="a transformer_2 that differ in num_layers: both stages need the same layers"):
+        check_transformer_parts(FAMILY_OF[type(pipeline).__name__], pipeline.components, "it")
+
+
 def test_both_clip_tokenizers_read_the_same_words(tmp_path: Path) -> None:
     other = clip_tokenizer()
     other.model_max_length = 40

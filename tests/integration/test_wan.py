@@ -270,6 +270,10 @@ def test_what_cannot_be_run_is_refused(folders: dict[Name, Path], editor: Any) -
         editor(chunk=4).edit(frames(5), SOURCE, TARGET)
     with pytest.raises(UserError, match="--compile is for UNets"):
         editor(compile=True)
+    split = editor()
+    split.backbone.networks.transformers[0]._parallel_config = object()  # what diffusers' enable_parallelism leaves
+    with pytest.raises(UserError, match="share out clips instead"):
+        split.edit(frames(5), SOURCE, TARGET)
     for field in ({"motion_adapter": "picturebook-motion"}, {"embedding": ("some.safetensors",)}, {"clip_skip": 1}):
         with pytest.raises(UserError) as refusal:
             FateZero.load(ModelOptions(model=str(folders["wan"]), **field), RuntimeConfig(device="cpu"))

@@ -436,8 +436,17 @@ class TransformerDenoiser:
 
 @contextmanager
 def transformer_denoiser(backbone: TransformerBackbone, chunks: tuple[Chunk, ...]) -> Iterator[TransformerDenoiser]:
-    """Tap the transformer's attention; its own processors are put back afterwards."""
+    """Tap the transformer's attention; its own processors are put back afterwards.
+
+    Raises:
+        UserError: if its clips are split over processes by context parallelism, so that none has all of a map or mask.
+    """
     state, networks = AttentionState(), backbone.networks
+    if any(getattr(network, "_parallel_config", None) is not None for network in networks.transformers):
+        raise UserError(
+            f"{backbone.name} shares each clip's places out over processes (enable_parallelism), and masks need "
+            "them all: load it without, and share out clips instead (--devices)."
+        )
     finite = FiniteCheck(backbone.name, backbone.dtype)
     with ExitStack() as stack:
         stack.enter_context(attention_kernel(backbone.attention_kernel))
