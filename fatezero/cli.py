@@ -41,6 +41,9 @@ VERBS: Mapping[str, Verb] = {
         "train or measure the shipped models",
         verbs={
             "autoencoder": Verb("train Picturebook's autoencoder", f"{MODELS}.autoencoder:train_autoencoder"),
+            "picture-latents": Verb(
+                "make latents ahead of a training", f"{MODELS}.picture_latents:make_picture_latents"
+            ),
             "text-to-image": Verb(
                 "train Picturebook's text-to-image model", f"{MODELS}.text_to_image:train_text_to_image"
             ),
@@ -49,7 +52,7 @@ VERBS: Mapping[str, Verb] = {
             "video-autoencoder": Verb(
                 "train Picturebook-Video's autoencoder", f"{MODELS}.video_autoencoder:train_video_autoencoder"
             ),
-            "video-latents": Verb("make latents ahead of a training", f"{MODELS}.latent_pool:make_video_latents"),
+            "video-latents": Verb("make latents ahead of a training", f"{MODELS}.video_latents:make_video_latents"),
             "text-to-video": Verb(
                 "train Picturebook's text-to-video model", f"{MODELS}.text_to_video:train_text_to_video"
             ),

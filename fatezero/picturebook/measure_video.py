@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,21 +15,25 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from fatezero.blending.mask import WordMask
+from fatezero.config import ModelOptions, RuntimeConfig
 from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import ClipRecipe, TrueClip, render_clip
 from fatezero.picturebook.measure import MASK_THRESHOLD, SERIES, as_table, psnr, sheet, ssim
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
 from fatezero.picturebook.models.clip_pool import FRAMES, PAN
 from fatezero.picturebook.models.grounding import word_columns
-from fatezero.picturebook.models.latent_pool import caption_tokens, encode_unit
 from fatezero.picturebook.models.training_attention import watched_attention
 from fatezero.picturebook.models.video_autoencoder import TEMPORAL, from_clips, to_clips
+from fatezero.picturebook.models.video_latents import VideoEncoder
 from fatezero.picturebook.models.video_networks import read_captions
 from fatezero.picturebook.world.scenes import SIZE, Scene, held_out, random_scene
+from fatezero.pipeline import FateZero
+from fatezero.results import Target
 from fatezero.shipped import JUDGE
 from fatezero.types import Frames
 
 JUDGED = (0, 8, 16)  # frames of a generated clip that the judge looks at
+SOLVER_ORDERS: tuple[Literal[1, 2], ...] = (1, 2)
 LEVELS = (0.2, 0.4, 0.6, 0.8)  # of noise, at which words' masks are measured
 
 
@@ -41,8 +46,9 @@ class VideoMeasurementConfig:
         checkpoint: the text-to-video model.
         judge: an open_clip folder.
         clips: rendered clips for the autoencoder and for masks.
+        inverted: how many of them are inverted, by each order of solver.
         samples: generated clips, once for seen and once for held-out scenes.
-        steps: Euler steps.
+        steps: of samples and of inversions.
         guidance: classifier-free guidance scale.
         threads: CPU threads.
     """
@@ -51,6 +57,7 @@ class VideoMeasurementConfig:
     checkpoint: Path
     judge: Path = JUDGE
     clips: int = 24
+    inverted: int = 8
     samples: int = 24
     steps: int = 30
     guidance: float = 4.0
@@ -80,6 +87,7 @@ class VideoPainter:
         self.config = config
         self.pipe = WanPipeline.from_pretrained(config.checkpoint, dtype=torch.float32)
         self.pipe.set_progress_bar_config(disable=True)
+        self.editor = FateZero.load(ModelOptions(model=str(config.checkpoint)), RuntimeConfig(device="cpu"))
 
     def paint(self, scenes: Sequence[Scene]) -> Frames:
         """One clip per scene, from pure noise: uint8 N,FRAMES,SIZE,SIZE,3."""
@@ -104,11 +112,25 @@ class VideoPainter:
             [from_clips(vae.decode(vae.encode(to_clips(clip[None])).latent_dist.mode()).sample) for clip in frames]
         )
 
+    def inverted(self, frames: Frames, scene: Scene, solver_order: Literal[1, 2]) -> Frames:
+        """A clip F,H,W,3 carried to noise under its caption and back, without guidance, as the editor does it."""
+        method = replace(
+            self.editor.method,
+            steps=self.config.steps,
+            solver_order=solver_order,
+            guidance_scale=1,
+            fusion=None,
+            blending=None,
+        )
+        target = Target(prompt=scene.caption, method=method)
+        inversion = self.editor.invert(frames, scene.caption, [target])
+        return self.editor.edit_inverted(inversion, target).frames
+
     def word_maps(self, frames: Frames, scene: Scene, level: float) -> Tensor:
         """Where a clip's words look at a noise level: f,m,n,T, the mean over heads and layers."""
-        clean = encode_unit(self.pipe.vae, frames[None])
+        clean = VideoEncoder(self.pipe.vae).latents(frames[None])
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-        tokens = caption_tokens([scene.caption])
+        tokens = torch.from_numpy(VideoEncoder.tokens([scene.caption]))
         timesteps = torch.tensor([level * self.pipe.scheduler.config.num_train_timesteps])
         with watched_attention(self.pipe.transformer, tokens == self.pipe.tokenizer.pad_token_id) as maps:
             text = read_captions(self.pipe.text_encoder, tokens)
@@ -157,7 +179,7 @@ def frame_change(frames: Frames) -> float:
 
 @torch.no_grad()
 def measure_video_model(config: VideoMeasurementConfig) -> Path:
-    """Measure autoencoder, text-to-video model and grounding.
+    """Measure autoencoder, text-to-video model, grounding and inversion.
 
     Args:
         config: what is measured.
@@ -180,6 +202,7 @@ def measure_video_model(config: VideoMeasurementConfig) -> Path:
         "seen": [recipe.scene for recipe in unseen_recipes(config.samples, rare=False)],
         "held-out": [recipe.scene for recipe in unseen_recipes(config.samples, rare=True)],
     }
+    numbers["inversion"] = _measure_inverted(config, painter, recipes, clips)
     numbers |= _measure_painted(config, painter, scenes)
     captions = {name: [scene.caption for scene in wanted] for name, wanted in scenes.items()}
     report = json.dumps({"numbers": numbers, "captions": captions}, indent=1) + "\n"
@@ -200,6 +223,19 @@ def _measure_rebuilt(config: VideoMeasurementConfig, painter: VideoPainter, true
         "PSNR of first frames": psnr(rebuilt[:, 0], true[:, 0]),
         "SSIM": ssim(all_rebuilt, every),
     }
+
+
+def _measure_inverted(
+    config: VideoMeasurementConfig, painter: VideoPainter, recipes: Sequence[ClipRecipe], clips: Sequence[TrueClip]
+) -> dict[str, float]:
+    """What inversion and back keeps of the first clips, beside what the autoencoder alone keeps."""
+    true = np.stack([clip.frames for clip in clips[: config.inverted]])
+    every = true.reshape(-1, *true.shape[2:])
+    numbers = {"autoencoder's PSNR": psnr(painter.rebuilt(true).reshape(every.shape), every)}
+    for order in SOLVER_ORDERS:
+        back = [painter.inverted(frames, recipe.scene, order) for frames, recipe in zip(true, recipes, strict=False)]
+        numbers[f"PSNR, solver order {order}"] = psnr(np.concatenate(back), every)
+    return numbers
 
 
 def _measure_painted(

@@ -3,9 +3,14 @@ from __future__ import annotations
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from fatezero.picturebook.models.grounding import grounding_loss, watched_words, word_columns
+from fatezero.attention.install import video_attention
+from fatezero.attention.processor import Call
+from fatezero.attention.recorders import CrossMapAverage
+from fatezero.attention.sites import attention_sites
+from fatezero.picturebook.models.grounding import grounding_loss, word_columns
 from fatezero.picturebook.models.text_to_image import new_unet
 from fatezero.picturebook.models.tokenizer import CONTEXT
+from fatezero.picturebook.models.training_attention import watched_words
 from fatezero.picturebook.world.scenes import Scene
 
 
@@ -40,18 +45,23 @@ def test_dropped_captions_are_not_grounded() -> None:
     assert (maps.grad[1] == 0).all()
 
 
-def test_watching_changes_nothing_and_maps_are_shares() -> None:
+def test_watching_changes_nothing_and_maps_are_the_editors() -> None:
     torch.manual_seed(0)
     unet = new_unet().eval()
     latents, text = torch.randn(2, 4, 32, 32), torch.randn(2, CONTEXT, 128)
+    sites = attention_sites(unet)
     with torch.no_grad():
         plain = unet(latents, 10, text).sample
-        with watched_words(unet, len(latents)) as maps:
+        with watched_words(unet) as maps:
             watched = unet(latents, 10, text).sample
-    assert all(isinstance(processor, AttnProcessor2_0) for processor in unet.attn_processors.values())
+        assert all(isinstance(processor, AttnProcessor2_0) for processor in unet.attn_processors.values())
+        for side in (16, 8):
+            names = [site.name for site in sites if site.kind == "cross" and site.downsampling * side == 32]
+            average = CrossMapAverage(names, CONTEXT)
+            with video_attention(unet, sites, "frame") as state:
+                state.call = Call(branches=1, frames=2, latent_size=(32, 32), recorders=[average])
+                unet(latents, 10, text)
+            seen = torch.stack(maps[side**2]).mean(0).unflatten(1, (side, side))
+            torch.testing.assert_close(seen, average.mean((side, side)), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(seen.sum(dim=-1), torch.ones(2, side, side))
     torch.testing.assert_close(watched, plain, rtol=1e-4, atol=1e-5)
-    assert maps.keys() == {16, 8}
-    for side, average in maps.items():
-        shares = average.mean((side, side))
-        assert shares.shape == (2, side, side, CONTEXT)
-        torch.testing.assert_close(shares.sum(dim=-1), torch.ones(2, side, side))

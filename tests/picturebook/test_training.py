@@ -19,7 +19,7 @@ from torch import Tensor
 from fatezero.config import ModelOptions, RuntimeConfig
 from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.errors import UserError
-from fatezero.picturebook.models import motion_adapter, pool
+from fatezero.picturebook.models import latent_pool, motion_adapter, pool
 from fatezero.picturebook.models.autoencoder import AutoencoderConfig, new_autoencoder, train_autoencoder
 from fatezero.picturebook.models.clip_pool import draw_recipe
 from fatezero.picturebook.models.judge import JudgeConfig, train_judge
@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "SHARD", 8)
+    monkeypatch.setattr(latent_pool, "PICTURES", 8)
 
 
 def autoencoder_config(folder: Path) -> AutoencoderConfig:
@@ -92,7 +93,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any],
 
 def test_text_to_image_needs_an_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no autoencoder"):
-        TextToImageConfig(output=tmp_path, pool=tmp_path, vae=tmp_path / "vae")
+        train_text_to_image(TextToImageConfig(output=tmp_path, pool=tmp_path, vae=tmp_path / "vae"))
 
 
 def test_decoder_only_keeps_latents_valid(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_interrupted_training_goes_on_as_if_nothing_had_happened(
 
 def test_two_processes_share_the_pictures_of_one(tmp_path: Path) -> None:
     # Without the grounding loss, whose mean is taken over the words of each process's own pictures.
-    config = replace(text_to_image_config(tmp_path), steps=3, grounding=0.0)
+    config = replace(text_to_image_config(tmp_path), steps=3, grounding=0.0, bf16=False)
     start = weights(train_text_to_image(replace(config, output=tmp_path / "start", steps=1, learning_rate=0.0)))
     alone = weights(train_text_to_image(config)) - start
     together = weights(train_text_to_image(replace(config, output=tmp_path / "together", processes=2))) - start
@@ -165,7 +166,8 @@ def test_text_to_image_trains_from_stored_latents_and_exports_a_pipeline(tmp_pat
     config = text_to_image_config(tmp_path)
     folder = train_text_to_image(config)
     assert len(logged(config.output, "grounding")) == 1
-    assert np.load(config.output / "latents" / "1-000.npy").shape == (8, 4, 32, 32)
+    (stored,) = config.pool.glob("latents-*/pictures-1-000/latents.npy")
+    assert np.load(stored).shape == (8, 4, 1, 32, 32)
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=torch.float32)
     image = pipe("a fox in the snow", 2, output_type="np").images
     assert image.shape == (1, 128, 128, 3)

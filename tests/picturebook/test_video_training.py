@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from fatezero.errors import UserError
@@ -27,15 +28,7 @@ from fatezero.picturebook.measure_video import (
 from fatezero.picturebook.models import clip_pool, latent_pool
 from fatezero.picturebook.models.clip_pool import FRAMES, stored_clips
 from fatezero.picturebook.models.grounding import word_columns
-from fatezero.picturebook.models.latent_pool import (
-    LatentPool,
-    VideoLatentsConfig,
-    caption_tokens,
-    encode_unit,
-    encoder_digest,
-    latent_coverage,
-    make_video_latents,
-)
+from fatezero.picturebook.models.latent_pool import LatentPool, LatentsConfig, latent_coverage, shards_in_use
 from fatezero.picturebook.models.text_to_video import (
     SHIFT,
     TextToVideoConfig,
@@ -52,6 +45,7 @@ from fatezero.picturebook.models.video_autoencoder import (
     to_clips,
     train_video_autoencoder,
 )
+from fatezero.picturebook.models.video_latents import VideoEncoder, make_video_latents
 from fatezero.picturebook.models.video_networks import new_transformer, read_captions
 from fatezero.picturebook.models.video_tokenizer import VIDEO_CONTEXT, new_video_tokenizer
 from fatezero.picturebook.world.scenes import BACKGROUNDS, COLOURS, OBJECTS, STYLES, Scene, held_out
@@ -64,6 +58,10 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_pool, "CLIPS", 2)
     monkeypatch.setattr(latent_pool, "CLIPS", 2)
     monkeypatch.setattr(latent_pool, "PICTURES", 3)
+
+
+def caption_tokens(captions: list[str]) -> Tensor:
+    return torch.from_numpy(VideoEncoder.tokens(captions))
 
 
 @pytest.fixture
@@ -171,11 +169,11 @@ def test_a_latent_frame_is_covered_as_its_frames_are(vae: AutoencoderKLWan) -> N
     coverage[0], coverage[4], coverage[5:9] = 7, 200, 100
     assert latent_coverage(coverage)[:, 0, 0].tolist() == [7, 50, 100]
     frames = random_frames(9)
-    before = encode_unit(vae, frames)
+    before = VideoEncoder(vae).latents(frames)
     for changed, latent in ((0, 0), (1, 1), (4, 1), (5, 2), (8, 2)):
         other = frames.copy()
         other[:, changed] = 255 - other[:, changed]
-        moved = (encode_unit(vae, other) - before).abs().amax((0, 1, 3, 4)) > 1e-4
+        moved = (VideoEncoder(vae).latents(other) - before).abs().amax((0, 1, 3, 4)) > 1e-4
         assert int(moved.int().argmax()) == latent
 
 
@@ -190,31 +188,31 @@ def test_unclamped_decoding_is_the_autoencoders_own(vae: AutoencoderKLWan) -> No
 
 def test_latents_are_made_once_for_each_encoder(vae: AutoencoderKLWan, tmp_path: Path) -> None:
     vae.half().save_pretrained(tmp_path / "vae")
-    config = VideoLatentsConfig(vae=tmp_path / "vae", pool=tmp_path / "pool", shards=1)
+    config = LatentsConfig(vae=tmp_path / "vae", pool=tmp_path / "pool", shards=1)
     folder = make_video_latents(config)
-    pool = LatentPool(AutoencoderKLWan.from_pretrained(tmp_path / "vae", dtype=torch.float32), config.pool, 1)
+    pool = LatentPool(VideoEncoder(vae.float()), config.pool, 1)
     clips, pictures = pool.clips(0), pool.pictures(0)
     assert (clips.latents.dtype, clips.latents.shape) == (np.float16, (2, 16, 5, 16, 16))
     assert (clips.coverage.shape, pictures.latents.shape) == ((2, 5, 16, 16), (3, 16, 1, 16, 16))
     recipe = clip_pool.draw_recipe(1, 1)
     assert not held_out(recipe.scene)
     frames = clip_pool.render_clip(recipe).frames
-    expected = encode_unit(pool.vae, frames[None])[0].numpy()
+    expected = pool.encoder.latents(frames[None])[0].numpy()
     np.testing.assert_allclose(clips.latents[1], expected, rtol=1e-2, atol=1e-2)
     assert clips.tokens[1].tolist() == caption_tokens([recipe.scene.caption])[0].tolist()
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
     make_video_latents(config)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")} == made
-    digest = encoder_digest(pool.vae)
-    torch.nn.init.zeros_(pool.vae.decoder.conv_out.weight)
-    assert encoder_digest(pool.vae) == digest
-    torch.nn.init.zeros_(pool.vae.encoder.conv_out.weight)
-    assert encoder_digest(pool.vae) != digest
+    digest = VideoEncoder(vae).digest
+    torch.nn.init.zeros_(vae.decoder.conv_out.weight)
+    assert VideoEncoder(vae).digest == digest
+    torch.nn.init.zeros_(vae.encoder.conv_out.weight)
+    assert VideoEncoder(vae).digest != digest
 
 
 def test_latents_need_an_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no autoencoder; train one with `fatezero train video-autoencoder`"):
-        make_video_latents(VideoLatentsConfig(vae=tmp_path, pool=tmp_path))
+        make_video_latents(LatentsConfig(vae=tmp_path, pool=tmp_path))
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"pictures": 0}])
@@ -235,7 +233,7 @@ def test_the_autoencoder_learns_and_exports_its_statistics(tmp_path: Path) -> No
     vae = AutoencoderKLWan.from_pretrained(folder, dtype=torch.float32)
     clips = stored_clips(config.pool, config.series, 0)
     assert clips.frames.shape == (2, FRAMES, 128, 128, 3)
-    latents = encode_unit(vae, clips.frames)
+    latents = VideoEncoder(vae).latents(clips.frames)
     assert latents.shape == (2, 16, 5, 16, 16)
     torch.testing.assert_close(latents.mean((0, 2, 3, 4)), torch.zeros(16), rtol=0, atol=0.05)
     torch.testing.assert_close(latents.std((0, 2, 3, 4)), torch.ones(16), rtol=0, atol=0.05)
@@ -243,7 +241,7 @@ def test_the_autoencoder_learns_and_exports_its_statistics(tmp_path: Path) -> No
         replace(config, output=tmp_path / "more", init_from=folder, decoder_only=True, steps=1)
     )
     trained = AutoencoderKLWan.from_pretrained(decoder, dtype=torch.float32)
-    assert encoder_digest(trained) == encoder_digest(vae)
+    assert VideoEncoder(trained).digest == VideoEncoder(vae).digest
     with torch.no_grad():
         assert not torch.equal(trained.decode(latents).sample, vae.decode(latents).sample)
     assert to_clips(clips.frames).shape == (2, 3, FRAMES, 128, 128)
@@ -257,14 +255,8 @@ def video_config(folder: Path, vae: AutoencoderKLWan) -> TextToVideoConfig:
     )  # fmt: skip
 
 
-def test_the_pool_grows_with_the_steps(vae: AutoencoderKLWan, tmp_path: Path) -> None:
-    config = replace(video_config(tmp_path, vae), shards=10, steps=1000)
-    module = TextToVideoTraining(config, vae)
-    used = []
-    for step in (0, 499, 799, 999):
-        module.trainer = type("At", (), {"global_step": step})()
-        used.append(module.shards_in_use)
-    assert used == [4, 5, 8, 10]
+def test_the_pool_grows_with_the_steps() -> None:
+    assert [shards_in_use(10, step, 1000) for step in (0, 499, 799, 999, 1500)] == [4, 5, 8, 10, 10]
 
 
 @pytest.mark.slow
@@ -283,11 +275,12 @@ def test_a_training_in_pieces_is_the_training_in_one(vae: AutoencoderKLWan, tmp_
     assert made.frames.shape == (1, 9, 128, 128, 3)
     assert sum(path.stat().st_size for path in whole.rglob("*") if path.is_file()) < 30e6
     measured = measure_video_model(
-        VideoMeasurementConfig(output=tmp_path / "report", checkpoint=whole, clips=2, samples=2, steps=1)
+        VideoMeasurementConfig(output=tmp_path / "report", checkpoint=whole, clips=2, inverted=1, samples=2, steps=1)
     )
     assert "text-to-video, held-out" in measured.read_text(encoding="utf-8")
     numbers = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["numbers"]
     assert all(0 <= value <= 1 for value in numbers["grounding"].values())
+    assert numbers["inversion"].keys() == {"autoencoder's PSNR", "PSNR, solver order 1", "PSNR, solver order 2"}
     assert Image.open(tmp_path / "report" / "samples-seen.png").size == (9 * 128, 2 * 128)
 
 

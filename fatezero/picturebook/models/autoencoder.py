@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from fatezero.errors import UserError
@@ -45,7 +46,7 @@ def new_autoencoder() -> AutoencoderKL:
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        block_out_channels=(32, 64, 128),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
@@ -72,6 +73,7 @@ class AutoencoderTraining(PicturebookModule):
         super().__init__(config)
         self.pool = pool
         self.vae = AutoencoderKL.from_pretrained(config.init_from) if config.init_from else new_autoencoder()
+        self.vae.to(memory_format=torch.channels_last)
         if config.decoder_only:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
@@ -88,9 +90,11 @@ class AutoencoderTraining(PicturebookModule):
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh crops."""
-        pixels = to_pixels(self.draw())
-        posterior = self.vae.encode(pixels).latent_dist
-        output = self.vae.decode(posterior.sample(self.generator())).sample
+        pixels = to_pixels(self.draw()).to(self.device)
+        with self.autocast():
+            posterior = DiagonalGaussianDistribution(self.vae.encode(pixels).latent_dist.parameters.float())
+            noise = torch.randn(posterior.mean.shape, generator=self.generator()).to(self.device)
+            output = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
         divergence = posterior.kl().mean() / pixels[0].numel()
         psnr = 10 * torch.log10(4 / (output.detach().clamp(-1, 1) - pixels).square().mean())
         self.log_dict({"psnr": psnr, "kl": divergence}, prog_bar=True)
@@ -100,7 +104,9 @@ class AutoencoderTraining(PicturebookModule):
     def sample_grid(self) -> npt.NDArray[np.uint8]:
         """Eight pictures over their reconstructions."""
         images = self.pool[0].images[:8]
-        output = to_images(self.vae.decode(self.vae.encode(to_pixels(images)).latent_dist.mode()).sample)
+        output = to_images(
+            self.vae.decode(self.vae.encode(to_pixels(images).to(self.device)).latent_dist.mode()).sample
+        )
         return np.vstack([np.hstack(list(images)), np.hstack(list(output))])
 
 
@@ -122,7 +128,7 @@ def train_autoencoder(config: AutoencoderConfig) -> Path:
     pool = read_pool(config)
     module = AutoencoderTraining(config, pool)
     fit(module)
-    module.vae.eval()
+    module.vae.cpu().eval()
     if not config.decoder_only:
         module.vae.register_to_config(scaling_factor=unit_scale(module.vae, pool[0].images[:256]))
     folder = config.output / "vae"

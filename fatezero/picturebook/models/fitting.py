@@ -59,6 +59,8 @@ class TrainingConfig:
         wandb: also log to Weights & Biases, offline unless WANDB_MODE says otherwise.
         threads: CPU threads; one, pinned to a core, is steady beside other work.
         minutes: stop after this long, to be resumed; None trains to the last step.
+        accelerator: what the training runs on.
+        bf16: let the networks work in bfloat16, which is faster where the processor has it; weights stay fp32.
     """
 
     output: Path
@@ -79,6 +81,8 @@ class TrainingConfig:
     wandb: bool = False
     threads: int = 1
     minutes: float | None = None
+    accelerator: Accelerator = "cpu"
+    bf16: bool = True
 
     def __post_init__(self) -> None:
         """Refuse numbers that train nothing, and folders without weights."""
@@ -96,6 +100,10 @@ class PicturebookModule(SteppedModule):
         super().__init__(config)
         self.config = config
         torch.manual_seed(config.seed)  # of the random weights that the training starts from
+
+    def autocast(self) -> torch.autocast:
+        """What networks work in while it is entered: bfloat16 where the configuration says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
     def on_fit_start(self) -> None:
         """Take the configured number of threads, in whatever process the training runs."""
@@ -135,14 +143,13 @@ def read_pool(config: TrainingConfig) -> list[Shard]:
     return [read_shard(render_shard(config.pool, config.series, number)) for number in range(config.shards)]
 
 
-def fit(module: PicturebookModule, processes: int = 1, accelerator: Accelerator = "cpu") -> None:
+def fit(module: PicturebookModule, processes: int = 1) -> None:
     """Train to the end of the schedule, or of the run's time; afterwards the module holds the averaged weights.
 
     Args:
         module: the training.
         processes: number of processes that share each step's batch, which the module deals out; their gradients are
             averaged.
-        accelerator: what to train on.
     """
     config = module.config
     loggers: list[Logger] = [CSVLogger(config.output, name="log", flush_logs_every_n_steps=50)]
@@ -150,7 +157,7 @@ def fit(module: PicturebookModule, processes: int = 1, accelerator: Accelerator 
         mode = os.environ.get("WANDB_MODE", "offline")  # given explicitly: W&B reads its environment once per process
         loggers.append(WandbLogger(project="picturebook", name=config.output.name, save_dir=config.output, mode=mode))
     trainer = L.Trainer(
-        accelerator=accelerator,
+        accelerator=config.accelerator,
         devices=processes,
         strategy=DDPStrategy(process_group_backend="gloo", start_method="spawn") if processes > 1 else "auto",
         use_distributed_sampler=False,  # a step's number is the same in every process
@@ -186,7 +193,7 @@ def _average(
 
 def to_images(pixels: torch.Tensor) -> npt.NDArray[np.uint8]:
     """Float N,3,H,W in -1..1 to uint8 N,H,W,3."""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def to_pixels(images: npt.NDArray[np.uint8]) -> torch.Tensor:

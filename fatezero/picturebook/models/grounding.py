@@ -6,47 +6,16 @@ names, and cover it. Here the covering term acts on the very map that latent ble
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from fatezero.attention.install import video_attention
-from fatezero.attention.processor import Call
-from fatezero.attention.recorders import CrossMapAverage
-from fatezero.attention.sites import attention_sites
 from fatezero.blending.mask import soft_mask
-from fatezero.picturebook.models.tokenizer import CONTEXT
 from fatezero.picturebook.world.scenes import Scene
 
 WORDS = 4  # object, colour, and up to two words of the background
-SIDES = (16, 8)  # attention maps of these sides are grounded
-
-
-@contextmanager
-def watched_words(unet: UNet2DConditionModel, pictures: int) -> Iterator[dict[int, CrossMapAverage]]:
-    """Watch where the tokens look in the UNet's next forward pass, with the editor's own recorders.
-
-    Args:
-        unet: the network; its attention processors are put back afterwards.
-        pictures: the batch size.
-
-    Yields:
-        By each of SIDES, the cross-attention of its layers, averaged over heads and layers.
-    """
-    sites, latent = attention_sites(unet), int(unet.config.sample_size)
-    maps = {}
-    for side in SIDES:
-        names = [site.name for site in sites if site.kind == "cross" and site.downsampling * side == latent]
-        maps[side] = CrossMapAverage(names, CONTEXT)
-    with video_attention(unet, sites, "frame") as state:
-        state.call = Call(branches=1, frames=pictures, latent_size=(latent, latent), recorders=list(maps.values()))
-        yield maps
 
 
 def word_columns(scene: Scene, first: int = 1) -> npt.NDArray[np.int64]:

@@ -4,41 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLWan
 from torch import Tensor
 
-from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import render_clip
 from fatezero.picturebook.models.clip_pool import cell_coverage, draw_recipe
 from fatezero.picturebook.models.grounding import word_columns
 from fatezero.picturebook.models.pool import draw_sample
-from fatezero.picturebook.models.video_autoencoder import TEMPORAL, channels_last, to_clips
-from fatezero.picturebook.models.video_tokenizer import VIDEO_CONTEXT, new_video_tokenizer
+from fatezero.picturebook.models.video_autoencoder import TEMPORAL
 from fatezero.picturebook.world.scenes import Scene
 from fatezero.system.publishing import replacing
 
 CLIPS, PICTURES = 100, 400  # per shard
+FIRST_SHARDS = 4  # with which a training starts
 
 Rendered = tuple[Scene, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
 
 
+class SceneEncoder(Protocol):
+    """How a kind of model reads pictures and captions."""
+
+    @property
+    def digest(self) -> str:
+        """Tells encoders apart: latents of different ones are never mixed."""
+
+    @property
+    def first_word(self) -> int:
+        """Token number of a caption's first word."""
+
+    def latents(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Latents N,C,f,h,w of about unit variance, of clips N,F,H,W,3."""
+
+    def tokens(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Token numbers of captions, padded: N,T."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class VideoLatentsConfig:
+class LatentsConfig:
     """Which latents are made ahead of a training that needs them.
 
     Attributes:
-        vae: folder of the trained video autoencoder.
+        vae: folder of the trained autoencoder.
         pool: folder of latents.
         series: name of the endless series.
-        shards: of clips, and of pictures.
+        shards: how many; of clips and of pictures for a video model.
         threads: CPU threads.
     """
 
@@ -54,9 +72,9 @@ class EncodedScenes:
     """One shard of clips, or of pictures (clips of one frame), as the training sees them.
 
     Attributes:
-        latents: float16 N,C,f,h,w, each channel of zero mean and unit variance.
-        coverage: uint8 N,f,h,w, share of each latent position that the object covers, 0..255.
-        tokens: int64 N,VIDEO_CONTEXT of the captions.
+        latents: float16 N,C,f,h,w of about unit variance.
+        coverage: uint8 N,f,COVERAGE,COVERAGE, share of each cell that the object covers, 0..255.
+        tokens: int64 N,T of the captions.
         columns: int64 N,WORDS, which tokens are grounded.
     """
 
@@ -71,23 +89,50 @@ class EncodedScenes:
 
 
 @dataclass(frozen=True)
-class LatentPool:
-    """Where an autoencoder's latents are kept; what is missing is rendered and encoded when it is asked for.
+class SceneBatch:
+    """Scenes of one length.
 
     Attributes:
-        vae: the trained video autoencoder.
-        folder: holds a folder of shards for each encoder.
-        series: name of the endless series.
+        latents: N,C,f,h,w.
+        coverage: N,f,COVERAGE,COVERAGE in 0..1.
+        tokens: int64 N,T.
+        columns: int64 N,WORDS.
     """
 
-    vae: AutoencoderKLWan
+    latents: Tensor
+    coverage: Tensor
+    tokens: Tensor
+    columns: Tensor
+
+    def part(self, scenes: slice) -> SceneBatch:
+        """Some of the scenes."""
+        return SceneBatch(self.latents[scenes], self.coverage[scenes], self.tokens[scenes], self.columns[scenes])
+
+    def to(self, device: torch.device) -> SceneBatch:
+        """The batch on a device."""
+        return SceneBatch(*(part.to(device) for part in (self.latents, self.coverage, self.tokens, self.columns)))
+
+
+@dataclass(frozen=True)
+class LatentPool:
+    """Where an encoder's latents are kept; what is missing is rendered and encoded when it is asked for.
+
+    Attributes:
+        encoder: what encodes them.
+        folder: holds a folder of shards for each encoder.
+        series: name of the endless series.
+        read: shards that were asked for, by their folders.
+    """
+
+    encoder: SceneEncoder
     folder: Path
     series: int
+    read: dict[Path, EncodedScenes] = field(default_factory=dict, repr=False)
 
     @cached_property
     def shards(self) -> Path:
         """The folder of this encoder's shards."""
-        return self.folder / f"latents-{encoder_digest(self.vae)}"
+        return self.folder / f"latents-{self.encoder.digest}"
 
     def __deepcopy__(self, _: object) -> LatentPool:
         """Itself: see `EncodedScenes`."""
@@ -102,6 +147,11 @@ class LatentPool:
         return self._shard(self.shards / f"pictures-{self.series}-{number:03d}", rendered_pictures(self.series, number))
 
     def _shard(self, stored: Path, rendered: Iterator[Rendered]) -> EncodedScenes:
+        if stored not in self.read:
+            self.read[stored] = self._read(stored, rendered)
+        return self.read[stored]
+
+    def _read(self, stored: Path, rendered: Iterator[Rendered]) -> EncodedScenes:
         if not stored.exists():
             scenes, latents, coverage = zip(*(self._encoded(*one) for one in rendered), strict=True)
             with replacing(stored) as partial:
@@ -111,18 +161,63 @@ class LatentPool:
                 written = json.dumps([asdict(scene) for scene in scenes])
                 (partial / "scenes.json").write_text(written, encoding="utf-8")
         read = [Scene(**scene) for scene in json.loads((stored / "scenes.json").read_text(encoding="utf-8"))]
-        captions = [scene.caption for scene in read]
         return EncodedScenes(
             latents=np.load(stored / "latents.npy", mmap_mode="r"),
             coverage=np.load(stored / "coverage.npy"),
-            tokens=caption_tokens(captions).numpy(),
-            columns=np.stack([word_columns(scene, first=0) for scene in read]),
+            tokens=self.encoder.tokens([scene.caption for scene in read]),
+            columns=np.stack([word_columns(scene, self.encoder.first_word) for scene in read]),
         )
 
     def _encoded(
         self, scene: Scene, frames: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]
     ) -> tuple[Scene, npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
-        return scene, encode_unit(self.vae, frames[None])[0].half().cpu().numpy(), latent_coverage(cell_coverage(masks))
+        latents = self.encoder.latents(frames[None])[0].half().cpu().numpy()
+        return scene, latents, latent_coverage(cell_coverage(masks))
+
+
+def shards_in_use(shards: int, step: int, steps: int) -> int:
+    """How many shards of a pool a step draws from.
+
+    A training starts with a few and takes in more evenly to its end, so that they can be made meanwhile, on another
+    core; the number follows from the step alone, whatever lies there.
+    """
+    return min(shards, max(FIRST_SHARDS, shards * (step + 1) // steps))
+
+
+def draw_scenes(
+    rng: np.random.Generator,
+    shards: Callable[[int], EncodedScenes],
+    in_use: int,
+    count: int,
+    *,
+    length: int = 1,
+    empty: npt.NDArray[np.int64],
+    empty_share: float,
+) -> SceneBatch:
+    """Random scenes of a pool, cut to `length` latent frames.
+
+    Args:
+        rng: the step's randomness.
+        shards: a shard by its number.
+        in_use: how many shards to draw from.
+        count: how many scenes.
+        length: latent frames of each.
+        empty: tokens of the empty prompt.
+        empty_share: share of the scenes that get it, for classifier-free guidance; their words are not grounded.
+    """
+    rows = []
+    for _ in range(count):
+        shard = shards(int(rng.integers(in_use)))
+        row, dropped = int(rng.integers(len(shard.latents))), rng.random() < empty_share
+        rows.append(
+            (
+                shard.latents[row, :, :length].astype(np.float32),
+                shard.coverage[row, :length].astype(np.float32) / 255,
+                empty if dropped else shard.tokens[row],
+                np.full_like(shard.columns[row], -1) if dropped else shard.columns[row],
+            )
+        )
+    return SceneBatch(*(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)))
 
 
 def rendered_clips(series: int, number: int) -> Iterator[Rendered]:
@@ -140,14 +235,6 @@ def rendered_pictures(series: int, number: int) -> Iterator[Rendered]:
         yield scene, image[None], mask[None]
 
 
-def caption_tokens(captions: list[str]) -> Tensor:
-    """Token numbers of captions, padded: int64 N,VIDEO_CONTEXT."""
-    tokens: Tensor = new_video_tokenizer()(
-        captions, padding="max_length", max_length=VIDEO_CONTEXT, return_tensors="pt"
-    ).input_ids
-    return tokens
-
-
 def latent_coverage(coverage: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Coverage of each latent frame, the mean over its frames: of F,h,w, f,h,w.
 
@@ -157,53 +244,15 @@ def latent_coverage(coverage: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.concatenate([first, np.round(later.mean(1)).astype(np.uint8)])
 
 
-def encoder_digest(vae: AutoencoderKLWan) -> str:
-    """Eight digits that tell encoders apart, however their decoders differ."""
-    digest = hashlib.sha256(json.dumps([vae.config[name] for name in ("latents_mean", "latents_std")]).encode())
+def encoder_digest(vae: AutoencoderKL | AutoencoderKLWan, scales: Sequence[str]) -> str:
+    """Eight digits that tell encoders apart, however their decoders differ.
+
+    Args:
+        vae: the autoencoder.
+        scales: its configuration's fields that scale latents.
+    """
+    digest = hashlib.sha256(json.dumps([vae.config[name] for name in scales]).encode())
     for part in (vae.encoder, vae.quant_conv):
         for name, values in sorted(part.state_dict().items()):
             digest.update(name.encode() + values.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:8]
-
-
-def _statistics(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(vae.config[name], device=vae.device) for name in ("latents_mean", "latents_std"))
-    return mean.view(-1, 1, 1, 1), std.view(-1, 1, 1, 1)
-
-
-@torch.no_grad()
-def encode_unit(vae: AutoencoderKLWan, frames: npt.NDArray[np.uint8]) -> Tensor:
-    """Latents N,C,f,h,w, each channel of zero mean and unit variance, of frames N,F,H,W,3."""
-    mean, std = _statistics(vae)
-    latents: Tensor = (vae.encode(to_clips(frames).to(vae.device)).latent_dist.mode() - mean) / std
-    return latents
-
-
-def load_video_autoencoder(folder: Path) -> AutoencoderKLWan:
-    """A trained video autoencoder, fp32.
-
-    Raises:
-        UserError: there is none in the folder.
-    """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"vae: {folder} holds no autoencoder; train one with `fatezero train video-autoencoder`.")
-    vae = AutoencoderKLWan.from_pretrained(folder, dtype=torch.float32).eval()
-    channels_last(vae)
-    return vae
-
-
-def make_video_latents(config: VideoLatentsConfig) -> Path:
-    """Render and encode the shards that are not there yet, in the order in which a training takes them in.
-
-    Args:
-        config: which.
-
-    Returns:
-        The folder of latents.
-    """
-    torch.set_num_threads(config.threads)
-    pool = LatentPool(load_video_autoencoder(config.vae), config.pool, config.series)
-    for number in range(config.shards):
-        pool.clips(number)
-        pool.pictures(number)
-    return pool.shards

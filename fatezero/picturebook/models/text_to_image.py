@@ -16,14 +16,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fatezero.diffusion.noise_schedule import STABLE_DIFFUSION
 from fatezero.errors import UserError
-from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit, read_pool, to_pixels
-from fatezero.picturebook.models.grounding import grounding_loss, watched_words, word_columns
-from fatezero.picturebook.models.pool import COVERAGE, Shard
+from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit
+from fatezero.picturebook.models.grounding import grounding_loss
+from fatezero.picturebook.models.latent_pool import LatentPool, SceneBatch, draw_scenes, shards_in_use
+from fatezero.picturebook.models.picture_latents import PictureEncoder, load_autoencoder
+from fatezero.picturebook.models.pool import COVERAGE
 from fatezero.picturebook.models.tokenizer import CONTEXT, new_tokenizer
+from fatezero.picturebook.models.training_attention import watched_words
 from fatezero.picturebook.world.scenes import training_scene
-from fatezero.system.publishing import replacing
 
 LATENT = 32  # side of a latent
+SIDES = (16, 8)  # attention maps of these sides are grounded
 # A picture's error weighs its signal-to-noise ratio between these bounds. The cap is min-SNR's (Hang et al. 2023);
 # the floor is what makes words count: at high noise, where what is painted is decided, plain noise prediction has
 # hardly any loss left to learn them from.
@@ -36,6 +39,8 @@ class TextToImageConfig(TrainingConfig):
 
     Attributes:
         vae: folder of the trained autoencoder.
+        pool: folder of latents; the training starts with a few shards and takes in more evenly to its end, so that
+            `fatezero train picture-latents` can make them meanwhile, on another core.
         grounding: weight of the grounding loss.
         object_weight: how many times more an error inside the object weighs than one in the background.
         empty_prompts: share of pictures whose caption is dropped, for classifier-free guidance.
@@ -58,8 +63,6 @@ class TextToImageConfig(TrainingConfig):
             raise UserError(
                 f"processes is {self.processes}: the {self.batch} pictures of a step cannot be shared out equally."
             )
-        if not (self.vae / "config.json").is_file():
-            raise UserError(f"vae: {self.vae} holds no autoencoder; train one with `fatezero train autoencoder`.")
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -102,58 +105,14 @@ def level_weight(kept: Tensor) -> Tensor:
     return snr.clamp(SNR_FLOOR, SNR_CAP) / snr
 
 
-@dataclass(frozen=True)
-class EncodedPictures:
-    """One shard as the training sees it.
-
-    Attributes:
-        latents: float16 N,4,LATENT,LATENT of unit variance.
-        coverage: uint8 N,COVERAGE,COVERAGE.
-        tokens: int64 N,CONTEXT of the captions.
-        columns: int64 N,WORDS, which tokens are grounded.
-    """
-
-    latents: npt.NDArray[np.float16]
-    coverage: npt.NDArray[np.uint8]
-    tokens: npt.NDArray[np.int64]
-    columns: npt.NDArray[np.int64]
-
-    def __deepcopy__(self, _: object) -> EncodedPictures:
-        """Itself: weight averaging copies a whole training, but never its data."""
-        return self
-
-
-@torch.no_grad()
-def encode_shard(vae: AutoencoderKL, shard: Shard, stored: Path) -> EncodedPictures:
-    """A shard's latents and tokens.
-
-    Args:
-        vae: the trained autoencoder, fp32.
-        shard: rendered pictures.
-        stored: file of the latents; read if it exists, written if not.
-    """
-    if not stored.exists():
-        rows = [
-            vae.encode(to_pixels(shard.images[start : start + 16])).latent_dist.mode()
-            for start in range(0, len(shard.images), 16)
-        ]
-        latents = (torch.cat(rows) * vae.config.scaling_factor).half().numpy()
-        with replacing(stored) as partial:
-            np.save(partial, latents)
-    captions = [scene.caption for scene in shard.scenes]
-    tokens = new_tokenizer()(captions, padding="max_length", return_tensors="np").input_ids
-    columns = np.stack([word_columns(scene) for scene in shard.scenes])
-    return EncodedPictures(np.load(stored), shard.coverage, tokens, columns)
-
-
 class TextToImageTraining(PicturebookModule):
     """Predicts noise (DDPM), weighted for what words decide, its words grounded by the true masks."""
 
     config: TextToImageConfig
 
-    def __init__(self, config: TextToImageConfig, vae: AutoencoderKL, pool: Sequence[EncodedPictures]) -> None:
+    def __init__(self, config: TextToImageConfig, vae: AutoencoderKL) -> None:
         super().__init__(config)
-        self.pool = pool
+        self.pool = LatentPool(PictureEncoder(vae), config.pool, config.series)
         self.vae = vae.requires_grad_(False)
         self.tokenizer = new_tokenizer()
         if config.init_from:
@@ -166,30 +125,16 @@ class TextToImageTraining(PicturebookModule):
         self.unet.to(memory_format=torch.channels_last).train()
         self.text_encoder.train()
         self.scheduler = DDIMScheduler(**STABLE_DIFFUSION)
-        self.empty = self.tokenizer("", padding="max_length", return_tensors="np").input_ids[0]
+        self.empty = self.pool.encoder.tokens([""])[0]
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """This process's share of the step.
-
-        Returns:
-            Latents N,4,32,32, tokens N,CONTEXT, grounded columns N,WORDS and coverage N,16,16.
-        """
-        rng, rows = self.rng(), []
-        for _ in range(self.config.batch):
-            shard = self.pool[int(rng.integers(len(self.pool)))]
-            row = int(rng.integers(len(shard.latents)))
-            dropped = rng.random() < self.config.empty_prompts
-            rows.append(
-                (
-                    shard.latents[row].astype(np.float32),
-                    self.empty if dropped else shard.tokens[row],
-                    np.full_like(shard.columns[row], -1) if dropped else shard.columns[row],
-                    shard.coverage[row].astype(np.float32) / 255,
-                )
-            )
-        share = rows[self.share]
-        latents, tokens, columns, coverage = (torch.from_numpy(np.stack(part)) for part in zip(*share, strict=True))
-        return latents.contiguous(memory_format=torch.channels_last), tokens, columns, coverage
+    def draw(self) -> SceneBatch:
+        """This process's share of the step's pictures, clips of one frame."""
+        config = self.config
+        in_use = shards_in_use(config.shards, self.global_step, config.steps)
+        drawn = draw_scenes(
+            self.rng(), self.pool.pictures, in_use, config.batch, empty=self.empty, empty_share=config.empty_prompts
+        )
+        return drawn.part(self.share).to(self.device)
 
     @property
     def share(self) -> slice:
@@ -198,29 +143,32 @@ class TextToImageTraining(PicturebookModule):
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh noise."""
-        latents, tokens, columns, coverage = self.draw()
+        drawn = self.draw()
+        latents = drawn.latents[:, :, 0].contiguous(memory_format=torch.channels_last)
         generator, batch = self.generator(), self.config.batch
-        noise = torch.randn((batch, *latents.shape[1:]), generator=generator)[self.share]
+        noise = torch.randn((batch, *latents.shape[1:]), generator=generator)[self.share].to(self.device)
         levels = self.scheduler.config.num_train_timesteps
-        timesteps = torch.randint(0, levels, (batch,), generator=generator)[self.share]
+        timesteps = torch.randint(0, levels, (batch,), generator=generator)[self.share].to(self.device)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        with watched_words(self.unet, len(latents)) as maps:
-            predicted = self.unet(noisy, timesteps, self.text_encoder(tokens).last_hidden_state).sample
-        kept = self.scheduler.alphas_cumprod[timesteps]
+        with self.autocast(), watched_words(self.unet) as maps:
+            predicted = self.unet(noisy, timesteps, self.text_encoder(drawn.tokens).last_hidden_state).sample.float()
+        kept = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
         error = F.mse_loss(predicted, noise, reduction="none")
-        places = 1 + (self.config.object_weight - 1) * F.interpolate(coverage[:, None], size=LATENT)
+        places = 1 + (self.config.object_weight - 1) * F.interpolate(drawn.coverage, size=LATENT)
         loss = ((error * places).mean(dim=(1, 2, 3)) * level_weight(kept)).mean()
         # Nobody can see the object in pure noise: its words are held to it as far as the picture shows.
-        losses = [
-            grounding_loss(average.mean((side, side)), columns, F.avg_pool2d(coverage, COVERAGE // side), kept.sqrt())
-            for side, average in maps.items()
-        ]
-        grounding = torch.stack(losses).mean()
+        grounding = torch.stack([self.grounding(maps[side**2], side, drawn, kept.sqrt()) for side in SIDES]).mean()
         self.log_dict(
             {"loss": loss.detach(), "mse": error.mean().detach(), "grounding": grounding.detach()}, prog_bar=True
         )
         total: Tensor = loss + self.config.grounding * grounding
         return total
+
+    @staticmethod
+    def grounding(maps: Sequence[Tensor], side: int, drawn: SceneBatch, clearness: Tensor) -> Tensor:
+        """`grounding_loss` of layers' maps N,S,T of one size, side × side places."""
+        looking = torch.stack(list(maps)).mean(0).unflatten(1, (side, side))
+        return grounding_loss(looking, drawn.columns, F.avg_pool2d(drawn.coverage[:, 0], COVERAGE // side), clearness)
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The model as a stock Stable Diffusion pipeline."""
@@ -248,7 +196,7 @@ class TextToImageTraining(PicturebookModule):
 
 def export_pipeline(module: TextToImageTraining, folder: Path) -> None:
     """Write the whole model in diffusers layout, fp16 safetensors; the module stays as it is."""
-    pipeline = module.pipeline()
+    pipeline = module.cpu().pipeline()
     pipeline.vae.register_to_config(_name_or_path="")  # else the configuration names this machine's folders
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     pipeline.to(dtype=torch.float32)
@@ -263,12 +211,8 @@ def train_text_to_image(config: TextToImageConfig) -> Path:
     Returns:
         The exported folder, `output/picturebook`.
     """
-    vae = AutoencoderKL.from_pretrained(config.vae, dtype=torch.float32).eval()
-    pool = [
-        encode_shard(vae, shard, config.output / "latents" / f"{config.series}-{number:03d}.npy")
-        for number, shard in enumerate(read_pool(config))
-    ]
-    module = TextToImageTraining(config, vae, pool)
+    torch.set_num_threads(config.threads)
+    module = TextToImageTraining(config, load_autoencoder(config.vae))
     fit(module, config.processes)
     folder = config.output / "picturebook"
     export_pipeline(module, folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +20,17 @@ from transformers import UMT5EncoderModel
 
 from fatezero.errors import UserError
 from fatezero.picturebook.models.clip_pool import FRAMES
-from fatezero.picturebook.models.fitting import Accelerator, PicturebookModule, TrainingConfig, fit
+from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit
 from fatezero.picturebook.models.grounding import grounding_loss
-from fatezero.picturebook.models.latent_pool import EncodedScenes, LatentPool, caption_tokens, load_video_autoencoder
+from fatezero.picturebook.models.latent_pool import EncodedScenes, LatentPool, SceneBatch, draw_scenes, shards_in_use
 from fatezero.picturebook.models.training_attention import watched_attention
+from fatezero.picturebook.models.video_latents import VideoEncoder, load_video_autoencoder
 from fatezero.picturebook.models.video_networks import PATCH, new_transformer, new_umt5_encoder, read_captions
 from fatezero.picturebook.models.video_tokenizer import new_video_tokenizer
 from fatezero.picturebook.world.scenes import SIZE, training_scene
 
 SHIFT = 3.0  # of the noise levels, in training as in sampling
 LENGTHS = (3, 4, 5, 5)  # latent frames of a step's clips; the start of a clip is a clip
-FIRST_SHARDS = 4  # with which the training starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,6 @@ class TextToVideoConfig(TrainingConfig):
         grounding: weight of the grounding loss.
         object_weight: how many times more an error inside the object weighs than one in the background.
         empty_prompts: share of scenes whose caption is dropped, for classifier-free guidance.
-        accelerator: what the training runs on.
-        bf16: let the networks work in bfloat16, which is faster where the processor has it; weights stay fp32.
     """
 
     vae: Path
@@ -60,8 +57,6 @@ class TextToVideoConfig(TrainingConfig):
     grounding: float = 0.3
     object_weight: float = 4.0
     empty_prompts: float = 0.1
-    accelerator: Accelerator = "cpu"
-    bf16: bool = True
 
     def __post_init__(self) -> None:
         """Refuse steps without pictures."""
@@ -79,23 +74,6 @@ def draw_levels(count: int, generator: torch.Generator) -> Tensor:
     return SHIFT * even / (1 + (SHIFT - 1) * even)
 
 
-@dataclass(frozen=True)
-class SceneBatch:
-    """Scenes of one length.
-
-    Attributes:
-        latents: N,C,f,h,w.
-        coverage: N,f,h,w in 0..1.
-        tokens: int64 N,T.
-        columns: int64 N,WORDS.
-    """
-
-    latents: Tensor
-    coverage: Tensor
-    tokens: Tensor
-    columns: Tensor
-
-
 class TextToVideoTraining(PicturebookModule):
     """Predicts the flow from clean to noise, its words grounded by the true masks."""
 
@@ -104,8 +82,7 @@ class TextToVideoTraining(PicturebookModule):
     def __init__(self, config: TextToVideoConfig, vae: AutoencoderKLWan) -> None:
         super().__init__(config)
         self.vae = vae.requires_grad_(False)
-        pool = LatentPool(vae, config.pool, config.series)
-        self.clips, self.pictures = cache(pool.clips), cache(pool.pictures)
+        self.pool = LatentPool(VideoEncoder(vae), config.pool, config.series)
         self.tokenizer = new_video_tokenizer()
         if config.init_from:
             self.transformer = WanTransformer3DModel.from_pretrained(
@@ -119,37 +96,23 @@ class TextToVideoTraining(PicturebookModule):
         self.transformer.train()
         self.text_encoder.train()
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
-        self.empty = caption_tokens([""])[0].numpy()
-
-    @property
-    def shards_in_use(self) -> int:
-        """How many shards of the pool this step draws from: follows from the step alone, whatever lies there."""
-        config = self.config
-        return min(config.shards, max(FIRST_SHARDS, config.shards * (self.global_step + 1) // config.steps))
+        self.empty = self.pool.encoder.tokens([""])[0]
 
     def draw(
         self, rng: np.random.Generator, shards: Callable[[int], EncodedScenes], count: int, length: int
     ) -> SceneBatch:
         """Random scenes of the pool, cut to `length` latent frames."""
-        rows = []
-        for _ in range(count):
-            shard = shards(int(rng.integers(self.shards_in_use)))
-            row, dropped = int(rng.integers(len(shard.latents))), rng.random() < self.config.empty_prompts
-            rows.append(
-                (
-                    shard.latents[row, :, :length].astype(np.float32),
-                    shard.coverage[row, :length].astype(np.float32) / 255,
-                    self.empty if dropped else shard.tokens[row],
-                    np.full_like(shard.columns[row], -1) if dropped else shard.columns[row],
-                )
-            )
-        return SceneBatch(*(torch.from_numpy(np.stack(part)).to(self.device) for part in zip(*rows, strict=True)))
+        config = self.config
+        in_use = shards_in_use(config.shards, self.global_step, config.steps)
+        return draw_scenes(
+            rng, shards, in_use, count, length=length, empty=self.empty, empty_share=config.empty_prompts
+        ).to(self.device)
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on clips and pictures, which count alike."""
         rng, generator, config = self.rng(), self.generator(), self.config
-        clips = self.draw(rng, self.clips, config.batch, int(rng.choice(LENGTHS)))
-        pictures = self.draw(rng, self.pictures, config.pictures, 1)
+        clips = self.draw(rng, self.pool.clips, config.batch, int(rng.choice(LENGTHS)))
+        pictures = self.draw(rng, self.pool.pictures, config.pictures, 1)
         flow, grounding = (self.losses(clips, generator) + self.losses(pictures, generator)) / 2
         self.log_dict({"loss": flow.detach(), "grounding": grounding.detach()}, prog_bar=True)
         total: Tensor = flow + config.grounding * grounding
@@ -162,7 +125,7 @@ class TextToVideoTraining(PicturebookModule):
         padding = batch.tokens == self.tokenizer.pad_token_id
         part = levels.view(-1, 1, 1, 1, 1)
         with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16),
+            self.autocast(),
             watched_attention(self.transformer, padding) as maps,
         ):
             hidden = read_captions(self.text_encoder, batch.tokens)
@@ -236,7 +199,7 @@ def train_text_to_video(config: TextToVideoConfig) -> Path:
     """
     torch.set_num_threads(config.threads)
     module = TextToVideoTraining(config, load_video_autoencoder(config.vae))
-    fit(module, accelerator=config.accelerator)
+    fit(module)
     folder = config.output / "picturebook-video"
     export_video_pipeline(module, folder)
     return folder

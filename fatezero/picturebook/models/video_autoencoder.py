@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fatezero.errors import UserError
 from fatezero.picturebook.models.autoencoder import reconstruction_loss
 from fatezero.picturebook.models.clip_pool import FRAMES, ClipShard, stored_clips
-from fatezero.picturebook.models.fitting import Accelerator, PicturebookModule, TrainingConfig, fit
+from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit
 from fatezero.picturebook.world.scenes import SIZE
 
 SPATIAL, TEMPORAL = 8, 4  # pixels and frames to a latent
@@ -35,8 +35,6 @@ class VideoAutoencoderConfig(TrainingConfig):
         whole_every: which steps see whole clips.
         kl_weight: weight of the latents' mean divergence from a unit normal.
         decoder_only: keep the encoder as it is, so that latents encoded earlier stay valid.
-        accelerator: what the training runs on.
-        bf16: let convolutions work in bfloat16, which is faster where the processor has it; weights stay fp32.
     """
 
     batch: int = 4
@@ -44,8 +42,6 @@ class VideoAutoencoderConfig(TrainingConfig):
     whole_every: int = 4
     kl_weight: float = 1e-3
     decoder_only: bool = False
-    accelerator: Accelerator = "cpu"
-    bf16: bool = True
 
     def __post_init__(self) -> None:
         """Refuse numbers that no step fits."""
@@ -129,7 +125,7 @@ class VideoAutoencoderTraining(PicturebookModule):
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh excerpts."""
         pixels = to_clips(self.draw()).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with self.autocast():
             posterior = DiagonalGaussianDistribution(self.vae.encode(pixels).latent_dist.parameters.float())
             noise = torch.randn(posterior.mean.shape, generator=self.generator()).to(self.device)
             output = decode_unclamped(self.vae, posterior.mean + posterior.std * noise).float()
@@ -175,7 +171,7 @@ def train_video_autoencoder(config: VideoAutoencoderConfig) -> Path:
     """
     pool = [stored_clips(config.pool, config.series, number) for number in range(config.shards)]
     module = VideoAutoencoderTraining(config, pool)
-    fit(module, accelerator=config.accelerator)
+    fit(module)
     vae = module.vae.cpu().eval()
     if not config.decoder_only:
         mean, std = latent_statistics(vae, pool[0].frames)
