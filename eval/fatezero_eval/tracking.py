@@ -81,9 +81,8 @@ def track(run: Path, mode: Mode, project: str, swept: Sequence[str] = ()) -> str
         _log_tables(experiment, run, mode, project)
     except Exception as error:  # whatever a tracker does, the results are on disk
         return f"W&B has not got all of {run} ({_sentence(error)}); the results themselves are whole."
-    shown, there = _video_counts(run, experiment)
     where = f"in {run / 'wandb'}; wandb sync sends it" if mode == "offline" else f"in project {project}"
-    return f"W&B has {len(experiment.variants)} variants, tables and {shown} of {there} side-by-side videos {where}."
+    return f"W&B has {len(experiment.variants)} variants, tables and {_videos(run, experiment)} {where}."
 
 
 def track_with_lightning(run: Path, kind: Literal["csv", "tensorboard"]) -> str:
@@ -241,10 +240,13 @@ def _video(run: Path, meta: Path, record: Mapping[str, Any]) -> _TrackedVideo:
     return _TrackedVideo(meta.parent.name, caption, inside(run, meta.with_name(SIDE_BY_SIDE_VIDEO)))
 
 
-def _video_counts(run: Path, experiment: _TrackedRun) -> tuple[int, int]:
-    """How many videos were logged, and how many there are."""
+def _videos(run: Path, experiment: _TrackedRun) -> str:
+    """Which videos were logged, in words."""
     shown = sum(len(variant.videos) for variant in experiment.variants)
-    return shown, len(visible(run, f"*/*/{SIDE_BY_SIDE_VIDEO}"))
+    there = len(visible(run, f"*/*/{SIDE_BY_SIDE_VIDEO}"))
+    if shown == there:
+        return f"all {there} side-by-side videos"
+    return f"{shown} of {there} side-by-side videos (at most {VIDEOS} of a variant; the run's page shows all)"
 
 
 def _sentence(error: Exception) -> str:

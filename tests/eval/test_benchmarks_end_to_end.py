@@ -760,7 +760,7 @@ def test_every_form_of_a_leaderboard_marks_what_is_published(scored: Path, tmp_p
         write_leaderboard([scored, path], tmp_path / "board", reference="wan (published)")
 
 
-PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/benchmarks.md"
 
 
 def page_rows() -> dict[str, list[str]]:

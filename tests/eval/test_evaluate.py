@@ -308,6 +308,20 @@ def test_anyones_videos_are_aligned_and_scored(run_folder, tiny_clip, make_frame
         evaluation.evaluate_videos(foreign(run_folder, tiny_clip, folder))
 
 
+def test_of_a_runs_own_folder_the_lossless_frames_are_scored(run_folder, tiny_clip, make_frames):
+    """Not its mp4, whose loss would be scored with the edit."""
+    write_video(run_folder / "full" / "fox-1" / "edited.mp4", make_frames(5, 1, height=32, width=40), 8)
+    evaluated = evaluation.evaluate_run(config(run_folder, tiny_clip, metrics=("psnr/truth",)))
+    own = {row.value for row in evaluated.rows if (row.variant, row.edit) == ("full", "fox-1")}
+    folder = run_folder / "full"
+    again = evaluation.evaluate_videos(
+        replace(foreign(run_folder, tiny_clip, folder), metrics=("psnr/truth",), out=run_folder.parent / "scores")
+    )
+    assert {row.value for row in again.rows if (row.variant, row.edit) == ("theirs", "fox-1")} == own
+    videos = {match.edit: match.video for match in again.match_report.matches}
+    assert videos["fox-1"] == folder / "fox-1" / "frames"
+
+
 def test_videos_at_other_times_than_the_source_are_noted(make_frames, tmp_path):
     times = (0.0, 0.1, 0.15, 0.5, 0.9, 1.0)
     frames = make_frames(5, 1, height=48, width=64)

@@ -1,6 +1,6 @@
 """Does the judge judge, and is estimated flow good enough? Measured where the truth is known.
 
-`pytest tests/eval/test_judge_on_picturebook.py -m slow -s` prints the table of flows in eval/README.md.
+`pytest tests/eval/test_judge_on_picturebook.py -m slow -s` prints the table of flows in docs/results/scoring.md.
 """
 
 from dataclasses import asdict, dataclass, replace

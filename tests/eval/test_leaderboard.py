@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import asdict, replace
 
 import pytest
@@ -199,6 +200,15 @@ def test_clips_may_lie_elsewhere_in_another_run(tmp_path):
     assert table.ranks["theirs", PSNR, ""] == 2
     (paired,) = [d for d in table.differences if (d.variant, d.metric, d.category) == ("theirs", PSNR, "")]
     assert (paired.clips, paired.undefined) == (CLIPS, 0)
+
+
+def test_the_page_sets_code_as_html_does_and_lets_columns_break(tmp_path):
+    run = run_of(tmp_path / "run", {"a": 3.0, "b": 2.0}, MADE, metas=False)
+    write_leaderboard([run], run, "a")
+    page = (run / "leaderboard.html").read_text(encoding="utf-8")
+    assert "`" not in page
+    assert "<code>no edit</code> is the source handed in as the edit" in page
+    assert re.search(r"<th>psnr/<wbr>\w+", page)
 
 
 def test_names_cannot_break_out_of_a_table(tmp_path):

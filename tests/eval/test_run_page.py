@@ -14,14 +14,17 @@ import pytest
 from PIL import Image
 
 from fatezero.clips.video import read_clip, write_frames, write_video
+from fatezero.data.files import content_digest
 from fatezero.errors import UserError
 from fatezero.types import ClipSpec, EditRequest
 from fatezero_eval.options import EvaluateRun
+from fatezero_eval.pages import gallery
 from fatezero_eval.pages.page import embedded
 from fatezero_eval.pages.run_page import write_report
 from fatezero_eval.scoring.evaluation import evaluate_run
 from fatezero_eval.scoring.rows import Row, read_rows, write_rows
 from fatezero_eval.tables import statistics
+from fatezero_eval.tables.leaderboard_files import write_leaderboard
 from tests.eval.run_records import record_of
 
 HOSTILE = "</script><script>hacked = 1</script><!-- <img src=x onerror='hacked=1'> \"quoted\" & 'single' \u2028"
@@ -119,7 +122,9 @@ def test_masks_are_tiles_of_the_same_video(run_folder, tmp_path):
     assert distance(tile(fox, frames, full["mask"]), own) < 8
 
 
-def test_previews_of_large_clips_are_small(tmp_path):
+@pytest.mark.parametrize(("few", "height", "width"), [(1, 256, 384), (0, 160, 240)])
+def test_previews_of_large_clips_are_small(tmp_path, monkeypatch, few, height, width):
+    monkeypatch.setattr(gallery, "FEW", few)
     source = np.random.default_rng(0).integers(0, 255, (2, 320, 480, 3), dtype=np.uint8)
     write_frames(tmp_path / "clip", source)
     folder = tmp_path / "runs" / "large" / "full" / "a"
@@ -127,7 +132,19 @@ def test_previews_of_large_clips_are_small(tmp_path):
     request = EditRequest(id="a", clip=ClipSpec(path=str(tmp_path / "clip")), source_prompt="x", target_prompt="y")
     (folder / "meta.json").write_text(json.dumps(record_of(request)))
     (edit,) = report(tmp_path / "runs" / "large", manifest=None).document["edits"]
-    assert (edit["height"], edit["width"]) == (160, 240)
+    assert (edit["height"], edit["width"]) == (height, width)
+
+
+def test_the_manifests_digest_is_the_leaderboards(run_folder):
+    manifest = run_folder.parents[1] / "manifest.jsonl"
+    plan(run_folder, manifest=str(manifest), manifest_digest=content_digest(manifest))
+    scored(run_folder)
+    write_leaderboard([run_folder], run_folder)
+    (table,) = json.loads((run_folder / "leaderboard.json").read_text(encoding="utf-8"))
+    shown = report(run_folder).document["provenance"]["manifest_digest"]
+    assert shown == table["evaluation"]["manifest_digest"] != ""
+    plan(run_folder)
+    assert report(run_folder).document["provenance"]["manifest_digest"] == ""
 
 
 def test_scores_are_those_of_the_statistics(run_folder):

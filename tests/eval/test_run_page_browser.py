@@ -20,6 +20,11 @@ pytestmark = NEEDED
 FRAMES, SIZE = 8, 48
 HOSTILE = "</script><script>window.hacked = 1</script> <img src=x onerror='hacked = 1'> \"quoted\" & 'single'"
 METRICS = {"text_alignment@1": 30.0, "psnr/outside@1": 24.0, "psnr/truth@1": 20.0, "warp_error@1": 0.001}
+SUITE = METRICS | {
+    **{"frame_accuracy@1": 0.9, "directional_similarity@1": 0.12, "frame_consistency@1": 0.96, "warp_ssim@1": 0.95},
+    **{"valid_pixels@1": 0.88, "temporal_flickering@1": 0.97, "motion_fidelity@1": 1.2, "ssim/outside@1": 0.93},
+    **{"ssim/truth@1": 0.81, "mse/truth@1": 0.01, "mask_iou@1": 0.83, "mse/outside@1": 0.004},
+}
 
 
 def counting(seed):
@@ -30,7 +35,7 @@ def counting(seed):
     return frames
 
 
-def make_run(folder, edits, variants, times=None):
+def make_run(folder, edits, variants, times=None, metrics=METRICS):
     """A run with videos, masks, attention, scores and an experiment; its clips at uneven times, if asked for."""
     rng = np.random.default_rng(0)
     rows = []
@@ -55,7 +60,7 @@ def make_run(folder, edits, variants, times=None):
             Image.new("RGB", (SIZE * 4, SIZE * 2), "red").save(result / "attention_0_cow.png")
             (result / "meta.json").write_text(json.dumps(record_of(request)))
             names = {"clip": str(number), "edit": request.id, "category": request.category, "variant": variant}
-            for metric, mean in METRICS.items():
+            for metric, mean in metrics.items():
                 value = float(mean * (1 + 0.05 * index + 0.02 * rng.normal()))
                 rows.append(
                     Row(**names, seed=0, metric=metric, value=value, defined=8, undefined=0, reason="", model="m")
@@ -82,6 +87,13 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("small"), 9, ("full", "tau 1", "tau 2", "<b>bold"))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Clips enough for intervals, all that is scored by default and more."""
+    variants = ("full", *(f"no_{number}_fusion" for number in range(8)))
+    return make_run(tmp_path_factory.mktemp("wide"), 6, variants, metrics=SUITE)
 
 
 @pytest.fixture
@@ -269,6 +281,99 @@ def test_filters_hold_for_videos_tables_and_plots(page):
     assert page.execute_script("return document.querySelectorAll('#edit-edit-04 .panel:not([hidden])').length") == 4
 
 
+def test_videos_come_before_numbers(page):
+    order = "return [...document.querySelectorAll('main > section')].map((section) => section.id)"
+    assert page.execute_script(order) == ["edits", "scores", "plots", "results", "provenance"]
+
+
+def test_choices_outlast_a_reload(page):
+    choose(page, "", "shape")
+    choose(page, "score", "warp_error@1")
+    choose(page, "order", "worst")
+    page.find_element("css selector", "input[type=search]").send_keys("number")
+    page.execute_script("document.querySelectorAll('.chip-button')[1].click()")
+    page.execute_script("[...document.querySelectorAll('.segments button')].at(-1).click()")
+    page.execute_script("const s = arguments[0]; s.value = 320; s.dispatchEvent(new Event('input'))", size_slider(page))
+    before = shown_edits(page), page.execute_script("return state.view"), page.current_url
+    page.refresh()
+    assert (shown_edits(page), page.execute_script("return state.view"), page.current_url) == before
+    assert len(before[0]) == 3
+    fields = "return [...document.querySelectorAll('.choice select')].map((field) => field.value)"
+    assert {"shape", "warp_error@1", "worst"} <= set(page.execute_script(fields))
+    assert page.find_element("css selector", "input[type=search]").get_attribute("value") == "number"
+    assert (
+        page.execute_script("return document.querySelectorAll('.chip-button')[1].getAttribute('aria-pressed')")
+        == "false"
+    )
+    assert page.execute_script("return document.querySelector('.gallery').style.getPropertyValue('--size')") == "320px"
+
+
+def size_slider(browser):
+    return browser.find_element("css selector", ".tools input[type=range]")
+
+
+def test_an_address_that_asks_for_what_is_not_there_is_harmless(page, written):
+    page.get(f"{written.as_uri()}?category=none&metric=%3Cimg%3E&hide=nobody&size=x&view=toString&text=%3Cb%3E")
+    assert page.execute_script("return [state.category, state.view, state.size, state.hidden.size]") == [
+        "",
+        "frames",
+        None,
+        0,
+    ]
+    assert shown_edits(page) == []
+    assert page.get_log("browser") == []
+
+
+def pixel(browser, share):
+    """The brightest channel of the enlarged picture at a share of its width, low in it, and the same of its patch."""
+    script = """
+      const canvas = document.querySelector("#viewer canvas"), context = canvas.getContext("2d");
+      return [...context.getImageData(canvas.width * arguments[0], 8, 1, 1).data.slice(0, 3)];
+    """
+    return np.array(browser.execute_script(script, share))
+
+
+def test_a_tile_enlarges_and_is_wiped_against_the_source(page):
+    page.execute_script("document.querySelector('.play-all').click()")
+    page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
+    watch(page, "edit-00", 1)
+    page.execute_script("document.querySelectorAll('#edit-edit-00 button.picture')[1].click()")
+    wait(page, "return document.querySelector('#viewer').open")
+    sides = "return [...document.querySelectorAll('#viewer .side')].map((side) => side.textContent)"
+    assert page.execute_script(sides) == ["source", "full"]
+    stage = page.execute_script("return document.querySelector('#viewer .stage').getBoundingClientRect().width")
+    assert stage > 400
+    patches = [counting(0)[0, 4, 4].astype(int), counting(500)[0, 4, 4].astype(int)]  # of source and edit
+
+    def wipe(share):
+        page.execute_script(
+            "const w = document.querySelector('#viewer input[type=range]');"
+            "w.value = arguments[0]; w.dispatchEvent(new Event('input'))",
+            share,
+        )
+
+    for share, expected in ((50, patches[0]), (0, patches[1])):
+        wipe(share)
+        assert np.abs(pixel(page, 0.1) - expected).max() < 40  # colours are stored at half the size
+    choose_in_viewer(page, "nothing")
+    wipe(100)
+    assert np.abs(pixel(page, 0.1) - patches[1]).max() < 40
+    page.find_element("tag name", "body").send_keys("\ue014")  # the right arrow
+    assert page.execute_script(sides) == ["source", "tau 1"]
+    page.find_element("tag name", "body").send_keys("\ue00c")  # escape
+    wait(page, "return !document.querySelector('#viewer').open")
+
+
+def choose_in_viewer(browser, text):
+    script = """
+      const field = document.querySelector("#viewer select");
+      field.value = [...field.options].find((option) => option.text === arguments[0]).value;
+      field.dispatchEvent(new Event("change"));
+      field.blur();
+    """
+    browser.execute_script(script, text)
+
+
 def test_edits_are_ordered_by_a_score(page, written):
     choose(page, "score", "psnr/outside@1")
     choose(page, "order", "worst")
@@ -298,7 +403,12 @@ def test_the_playhead_of_curves_follows_the_videos(page):
     moved = "return document.querySelector('#edit-edit-02 .playhead').getAttribute('transform')"
     first = wait(page, moved)
     wait(page, f"return (() => {{ {moved} }})() !== arguments[0]", first)
-    assert page.execute_script("return document.querySelectorAll('#edit-edit-02 .curve').length") == 5
+    assert page.execute_script("return document.querySelectorAll('#edit-edit-02 path.broad').length") == 5
+    legend = """
+      const drawn = (item) => item.querySelector("path").getAttribute("class");
+      return [...document.querySelectorAll("#edit-edit-02 .legend li")].map((item) => [item.textContent, drawn(item)]);
+    """
+    assert page.execute_script(legend)[:2] == [["source", "curve source"], ["full", "marker c0"]]
 
 
 def test_texts_stay_texts(page):
@@ -313,12 +423,40 @@ def test_texts_stay_texts(page):
     assert "<b>bold" in page.execute_script("return document.getElementById('bar').textContent")
 
 
+def resize(browser, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
 @pytest.mark.parametrize("width", [380, 1400])
 def test_nothing_is_wider_than_the_window(page, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resize(page, width)
     wait(page, "return document.querySelectorAll('#plots .effect').length")
     assert wait(page, "return document.documentElement.scrollWidth <= arguments[0]", width)  # once it is laid out again
+    cut = """
+      const right = (element) => element.getBoundingClientRect().right;
+      return [...document.querySelectorAll("select, .choice")].filter((field) => right(field) > innerWidth).length;
+    """
+    assert page.execute_script(cut) == 0
+
+
+@pytest.mark.parametrize("width", [380, 1280, 1720])
+def test_sixteen_metrics_of_nine_variants_do_not_scroll_sideways(browser, wide, width):
+    browser.get(wide.as_uri())
+    resize(browser, width)
+    wait(browser, "return document.documentElement.clientWidth <= arguments[0]", width)
+    fits = "const box = document.querySelector('#scores .scroll'); return box.scrollWidth <= box.clientWidth"
+    assert wait(browser, fits)
+    cells = "return [...document.querySelectorAll('#scores tbody tr')].map((row) => row.cells.length)"
+    assert browser.execute_script(cells) == [17] * 9
+    if width == 380:  # each variant is a card, whose lines name their metrics
+        named = """
+          const cells = [...document.querySelectorAll("#scores tbody tr:first-child td")];
+          return cells.map((cell) => getComputedStyle(cell, "::before").content);
+        """
+        names = browser.execute_script(named)
+        assert len(names) == 16
+        assert any("psnr/outside" in name for name in names)
 
 
 def test_sixty_edits_of_eight_variants(browser, tmp_path, record_property):

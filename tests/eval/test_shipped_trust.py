@@ -1,4 +1,4 @@
-"""What docs/metrics-trust.md and experiments/trust/README.md say stands in the shipped tables."""
+"""What docs/concepts/metrics-trust.md and experiments/trust/README.md say stands in the shipped tables."""
 
 import csv
 from pathlib import Path

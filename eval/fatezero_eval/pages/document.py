@@ -13,6 +13,7 @@ from typing import Any
 from fatezero_eval.pages.gallery import edits
 from fatezero_eval.pages.media import Media
 from fatezero_eval.pages.shown_run import ShownRun, sweeps
+from fatezero_eval.scoring.provenance import short_digest
 from fatezero_eval.scoring.rows import BASELINES, Row
 from fatezero_eval.scoring.suite import by_id
 from fatezero_eval.tables import statistics
@@ -112,7 +113,7 @@ def _provenance(run: ShownRun) -> dict[str, Any]:
     return {
         "command": run.experiment.command,
         "manifest": run.experiment.manifest or (str(run.manifest.path) if run.manifest else ""),
-        "manifest_digest": run.experiment.manifest_digest,
+        "manifest_digest": short_digest(run.experiment.manifest_digest),
         "checkpoint": _counted(record.get("checkpoint") for record in records),
         "versions": _counted(record.get("versions") for record in records),
         "runtime": _counted(record.get("runtime") for record in records),

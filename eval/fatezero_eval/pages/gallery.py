@@ -12,7 +12,7 @@ from fatezero.data.layout import inside, visible
 from fatezero.errors import UserError, attempt
 from fatezero.types import ClipSpec, CompanionSpec
 from fatezero_eval.pages.curves import EditCurves
-from fatezero_eval.pages.media import Media, TiledVideo, attention_strip, tiled_video_of
+from fatezero_eval.pages.media import FEW, HEIGHT, TALL, Media, TiledVideo, attention_strip, tiled_video_of
 from fatezero_eval.pages.shown_run import ShownRun, result_folder
 from fatezero_eval.scoring.clip_names import clip_name
 from fatezero_eval.scoring.rows import BASELINES
@@ -49,7 +49,8 @@ def _edit(run: ShownRun, jobs: Sequence[ScoringJob], media: Media, problems: lis
 def _videos(run: ShownRun, jobs: Sequence[ScoringJob], media: Media) -> dict[str, Any]:
     """The panels of an edit, and the video whose tiles they show."""
     first = next((job for job in jobs if job.name not in run.withheld), None)
-    tiles, timing = tiled_video_of(jobs[0].edited if first is None else first.request.clip)
+    height = TALL if len(run.jobs) <= FEW else HEIGHT
+    tiles, timing = tiled_video_of(jobs[0].edited if first is None else first.request.clip, height)
     curves = EditCurves()
     known = _known_panels(run, first or jobs[0], tiles, curves)
     panels = [*known, *(_panel(run, job, tiles, curves) for job in jobs)]

@@ -17,6 +17,8 @@ from fatezero.errors import UserError
 from fatezero.types import ClipSpec, CompanionSpec, Frames, Timing
 
 HEIGHT = 160  # pixels of a preview, at most
+TALL = 256  # the same on a page of few results
+FEW = 100  # results, at most, so that a page stays a file that one can send
 ATTENTION_HEIGHT = 80
 CRF = 23  # of H.264
 PICTURE_PIXELS = 2**26  # of an attention picture, at most
@@ -142,7 +144,7 @@ def tiled_video_of(clip: ClipSpec, height: int = HEIGHT) -> tuple[TiledVideo, Ti
 
 
 def attention_strip(path: Path) -> bytes:
-    """The lower row of an attention picture (see `fatezero.runs.saving.attention_picture`) as a small webp.
+    """The lower row of an attention picture (see `fatezero.viewing.result_files.attention_picture`) as a small webp.
 
     Raises:
         UserError: the picture is damaged.

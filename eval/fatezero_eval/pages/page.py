@@ -32,7 +32,10 @@ class Looks:
     scripts: tuple[str, ...]
 
 
-RUN_LOOKS = Looks(("page.css",), ("elements.js", "basics.js", "plots.js", "tables.js", "gallery.js", "main.js"))
+RUN_LOOKS = Looks(
+    ("page.css",),
+    ("elements.js", "basics.js", "address.js", "plots.js", "tables.js", "viewer.js", "gallery.js", "main.js"),
+)
 
 
 def fill(document: Mapping[str, Any], media: Media, looks: Looks = RUN_LOOKS) -> str:

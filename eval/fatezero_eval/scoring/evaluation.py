@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from fatezero.data.files import content_digest, json_digest
+from fatezero.data.files import content_digest
 from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import Manifest, read_manifest
 from fatezero.errors import UserError, attempt
 from fatezero.system.locking import locked
+from fatezero.system.progress import steps_shown
 from fatezero.system.publishing import clear_leftovers
 from fatezero.types import ClipSpec
 from fatezero_eval.file_names import CACHE, ITEMS, TRUTH
@@ -22,7 +23,7 @@ from fatezero_eval.scoring.asking import NO_ANSWER
 from fatezero_eval.scoring.baselines import baselines
 from fatezero_eval.scoring.kept_rows import fingerprint, kept_failure, kept_rows, write_answers
 from fatezero_eval.scoring.matching import MatchReport, match_videos
-from fatezero_eval.scoring.provenance import Provenance, edit_digest, versions, write_provenance
+from fatezero_eval.scoring.provenance import Provenance, edit_digest, short_digest, versions, write_provenance
 from fatezero_eval.scoring.refusals import refusals
 from fatezero_eval.scoring.rows import BASELINES, Row, write_rows
 from fatezero_eval.scoring.run_manifests import named_manifest
@@ -54,6 +55,7 @@ class Evaluation:
         costs: what a model's answers cost; None where nothing was asked.
         notes: what the manifest states in vain.
         distances: between sets of clips; none where no video network is named.
+        prompts: of the sources and of the edits, each once.
     """
 
     rows: tuple[Row, ...]
@@ -64,6 +66,7 @@ class Evaluation:
     costs: AnswerCosts | None = None
     notes: tuple[str, ...] = ()
     distances: tuple[SetDistance, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluation:
@@ -172,7 +175,10 @@ def evaluate_jobs(
         write_set_distances(out, between.values)
         write_provenance(out, _provenance(lines, scored, scorer, options, manifest))
     failures |= between.failures
-    return Evaluation(tuple(rows), failures, lines, table, costs=costs, distances=between.values)
+    told = dict.fromkeys(
+        text for job in jobs for text in (job.request.source_prompt, job.request.target_prompt) if text
+    )
+    return Evaluation(tuple(rows), failures, lines, table, costs=costs, distances=between.values, prompts=tuple(told))
 
 
 def _is_final(rows: Sequence[Row] | None) -> bool:
@@ -192,7 +198,7 @@ def _provenance(
     return Provenance(
         rows=content_digest(lines),
         manifest=manifest.name if manifest else "",
-        manifest_digest=json_digest(content_digest(manifest.path)) if manifest else "",
+        manifest_digest=short_digest(content_digest(manifest.path)) if manifest else "",
         edits={job.request.id: edit_digest(job.request) for job in scored},
         models=scorer.used,
         edit_mask=options.edit_mask,
@@ -209,8 +215,12 @@ def _score_missing(missing: Sequence[Work], scorer: Scorer, options: ScoringOpti
 
         share(groups, partial(load_scorer, options), options.processes, options.device)
         return
+    shown, done = steps_shown("scoring", "video"), 0
     for group in groups:
+        shown("", done, len(missing))
         scorer(group)
+        done += len(group)
+    shown("", done, len(missing))
 
 
 def _by_clip(works: Sequence[Work], most: int) -> list[list[Work]]:

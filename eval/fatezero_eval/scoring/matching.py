@@ -12,7 +12,7 @@ from typing import Literal
 
 from fatezero.clips.video import VideoInfo, probe
 from fatezero.data.foreign_manifests.lookups import is_there
-from fatezero.data.layout import result_name, visible
+from fatezero.data.layout import EDITED_VIDEO, FRAMES, result_name, visible
 from fatezero.data.manifest import Manifest
 from fatezero.data.remote import is_remote
 from fatezero.errors import UserError, attempt
@@ -82,8 +82,9 @@ def match_videos(manifest: Manifest, folder: Path, *, resize: bool = False, trim
 
     An edit's video is where the manifest says (`video`, or as its benchmark lays results out; such a path may begin
     with the folder's own name, or lead there from the root), else `<folder>/<id>`, `<folder>/<result_name of the id>`
-    or `<folder>/<clip>/<category>`: a video file, an image, or a folder of frames. Suffixes may be left out, or written
-    in capitals. Of pictures side by side in one image, as PnPInversion writes them, the last is the edit.
+    or `<folder>/<clip>/<category>`: a video file, an image, a folder of frames, or one that a run or
+    `EditResult.save` wrote, whose lossless frames are taken. Suffixes may be left out, or written in capitals. Of
+    pictures side by side in one image, as PnPInversion writes them, the last is the edit.
 
     Args:
         manifest: the edits.
@@ -226,7 +227,8 @@ def _match(
         return unfit(f"ambiguous: {' and '.join(path.name for path in found)} are both there; keep one")
     if _is_source(request, found[0]):
         return unfit("it is the source clip itself; give the folder of edited videos")
-    infos = attempt(lambda: (probe(request.clip) if request.has_source else None, probe(found[0])))
+    video = _without_loss(found[0])
+    infos = attempt(lambda: (probe(request.clip) if request.has_source else None, probe(video)))
     if isinstance(infos, UserError):
         return unfit(str(infos))
     source, edited = infos
@@ -236,13 +238,18 @@ def _match(
     notes += [f"the last of {pictures} pictures side by side is scored"] * (pictures > 1)
     return MatchedVideo(
         edit=request.id,
-        video=found[0],
+        video=video,
         source=source,
         edited=edited,
         problem="; ".join(problems),
         notes=tuple(notes),
         fit="right" if pictures > 1 else "stretch",
     )
+
+
+def _without_loss(found: Path) -> Path:
+    """The frames of an edit whose folder holds them beside its videos; anything else as it is."""
+    return found / FRAMES if (found / FRAMES).is_dir() and (found / EDITED_VIDEO).is_file() else found
 
 
 def _side_by_side(source: VideoInfo, edited: VideoInfo) -> int:

@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torch.utils.data import DataLoader, TensorDataset
 
 from fatezero.errors import UserError
+from fatezero.system.progress import steps_shown
 from fatezero.system.stopping import end_children, end_with_parent, listen, stopping_on_signals
 
 T = TypeVar("T")
@@ -39,13 +40,15 @@ class _Worker(LightningModule, Generic[T]):
         self._stopping = ExitStack()
         self._stopping.enter_context(stopping_on_signals())
         self._do = self._start()
+        self._shown = steps_shown(f"scoring, process {self.global_rank}", "clip", alone=False)
 
     def on_predict_start(self) -> None:
         """Lightning has put its own handlers there after `setup`."""
         listen()
 
-    def predict_step(self, batch: list[torch.Tensor]) -> None:
+    def predict_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
         """Do one piece of work."""
+        self._shown("", batch_idx + 1, int(sum(self.trainer.num_predict_batches)))
         self._do(self._work[int(batch[0])])
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002

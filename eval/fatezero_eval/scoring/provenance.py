@@ -31,6 +31,11 @@ PACKAGES = (
 _AGAIN = "run fatezero evaluate again, which keeps what is scored."
 
 
+def short_digest(content: str) -> str:
+    """A manifest's digest as tables and pages show it, of its content's (see `content_digest`); none of none."""
+    return json_digest(content) if content else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What rows were made with.
@@ -38,7 +43,7 @@ class Provenance:
     Attributes:
         rows: digest of `rows.jsonl`, so that no other rows are taken for these.
         manifest: the manifest's name; empty if the run was scored without one.
-        manifest_digest: digest of the manifest's content.
+        manifest_digest: digest of the manifest's content, as `short_digest` gives it.
         edits: by id, digest of what makes scores comparable: the source's frames, the prompts and the category.
         models: by role, the name and weights of each network.
         edit_mask: which mask divided inside from outside.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from re import sub
 
 from fatezero.system.terminal import printable
 
@@ -17,10 +18,11 @@ _HEAD = """<!doctype html>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; }
 body { color: #1c1e21; background: #fff; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0 1.5rem; }
-th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th { cursor: pointer; border-bottom: 2px solid #888; }
+table { font-size: 13px; border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0 1.5rem; }
+th, td { padding: .25rem clamp(.25rem, .3vw, .7rem); text-align: right; }
+th, td { border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; position: sticky; left: 0; background: #fff; }
+th { cursor: pointer; border-bottom: 2px solid #888; vertical-align: bottom; }
 tbody tr:hover { background: #f2f5f9; }
 p { max-width: 50rem; }
 @media (prefers-color-scheme: dark) {
@@ -94,9 +96,19 @@ def _plain(text: str) -> str:
 
 def _html(grid: Grid) -> str:
     parts = [f"<h{grid.level}>{escape(grid.title)}</h{grid.level}>"] if grid.title else []
-    parts += [f"<p>{escape(note)}</p>" for note in grid.notes]
+    parts += [f"<p>{_with_code(escape(note))}</p>" for note in grid.notes]
     if grid.header:
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in grid.header)
+        head = "".join(f"<th>{_breakable(escape(cell))}</th>" for cell in grid.header)
         body = "\n".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in line)}</tr>" for line in grid.lines)
         parts.append(f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>')
     return "\n".join(parts)
+
+
+def _with_code(note: str) -> str:
+    """What Markdown sets as code, as HTML does."""
+    return sub(r"`([^`]+)`", r"<code>\1</code>", note)
+
+
+def _breakable(name: str) -> str:
+    """A column's name that may break at underscores, slashes and its version, so that sixteen columns fit a screen."""
+    return sub(r"(?<=[_/])|(?=@)", "<wbr>", name)

@@ -21,6 +21,7 @@ const state = {
   curve: "",
   order: "manifest",
   orderBy: data.reference ?? data.variants[0].name,
+  size: null, // pixels of a video's width; null is what fits the window
   playing: !matchMedia("(prefers-reduced-motion: reduce)").matches,
 };
 const listeners = [];
@@ -107,7 +108,14 @@ const isMatch = (edit) => {
 
 // A swatch in a variant's colour and shape.
 function swatch(variant) {
-  return s("svg", { class: "swatch", viewBox: "-6 -6 12 12", "aria-hidden": "true" }, marker(variant, 0, 0, 4.2));
+  return drawnSwatch(marker(variant, 0, 0, 4.2));
+}
+
+const drawnSwatch = (shape) => s("svg", { class: "swatch", viewBox: "-6 -6 12 12", "aria-hidden": "true" }, shape);
+
+// A name that may break behind its underscores and slashes.
+function breakable(name) {
+  return name.split(/(?<=[_/])/).flatMap((part) => [h("wbr"), part]);
 }
 
 const SHAPES = [

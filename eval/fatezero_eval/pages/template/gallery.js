@@ -1,5 +1,6 @@
 // The edits. All clips of a row are tiles of one video, drawn to a canvas each: one clock, so they stay in step.
 
+const LARGEST = 480; // pixels of a video in its row, at most
 const LOAD_MARGIN = "600px 0px"; // decode a little before a row comes into sight
 const AMPLIFIED = 2; // doublings of small differences
 
@@ -8,6 +9,12 @@ function panelName(panel, edit) {
   if (panel.kind === "truth") return "true edit";
   const siblings = edit.panels.filter((other) => other.variant === panel.variant && other.kind === "variant");
   return siblings.length > 1 ? `${panel.variant}, seed ${panel.seed}` : panel.variant;
+}
+
+// The source is none of the variants: it is dashed, without a colour.
+function panelSwatch(panel) {
+  if (panel.kind === "variant") return swatch(panel.variant);
+  return panel.kind === "source" ? drawnSwatch(s("path", { class: "curve source", d: "M-6,0H6" })) : null;
 }
 
 // The words of one prompt, those that the other lacks marked.
@@ -51,9 +58,10 @@ class Row {
     canvas.style.aspectRatio = `${this.edit.width ?? 1} / ${this.edit.height ?? 1}`;
     const value = h("span", { class: "value" });
     const name = panelName(panel, this.edit);
-    const caption = h("figcaption", {}, h("span", { class: "named", title: name }, panel.kind === "variant" ? swatch(panel.variant) : null, h("span", {}, name)), value);
+    const caption = h("figcaption", {}, h("span", { class: "named", title: name }, panelSwatch(panel), h("span", {}, name)), value);
     const problem = panel.problem ? h("p", { class: "problem short", tabindex: 0, "data-tip": panel.problem }, panel.problem) : null;
-    const picture = h("div", { class: "picture" }, canvas);
+    const enlarge = () => viewer.show(this, this.edit.panels.indexOf(panel));
+    const picture = panel.tile === undefined ? h("div", { class: "picture" }, canvas) : h("button", { type: "button", class: "picture", "aria-label": `enlarge ${name}`, onclick: enlarge }, canvas);
     (panel.tile === undefined ? picture : caption).append(problem ?? "");
     const figure = h("figure", { class: `panel ${panel.kind}` }, picture, caption);
     if (panel.tile !== undefined && panel.frames < this.edit.frames) {
@@ -164,14 +172,15 @@ class Row {
   draw(time) {
     if (!this.video || this.video.readyState < 2) return;
     this.frame = frameAt(this.edit, time);
-    for (const panel of this.panels) if (panel.tile !== undefined && !panel.figure.hidden) this.paint(panel);
+    for (const panel of this.panels) if (panel.tile !== undefined && !panel.figure.hidden) this.paint(panel.context, panel);
+    viewer.draw(this);
     this.slider.value = this.frame;
     this.counter.textContent = `${this.frame + 1} / ${this.edit.frames}`;
     const head = this.element.querySelector(".playhead");
     head?.setAttribute("transform", `translate(${this.frame * head.dataset.step},0)`);
   }
 
-  paint({ context, tile, mask, kind }) {
+  paint(context, { tile, mask, kind }) {
     const size = [0, 0, this.edit.width, this.edit.height];
     const lay = (number, mode, alpha = 1) => {
       context.globalCompositeOperation = mode;
@@ -250,7 +259,7 @@ function gallery() {
 }
 
 function galleryTools(list) {
-  const views = Object.keys(HINTS).map((view) => {
+  const views = VIEWS.map((view) => {
     const button = h("button", { type: "button", onclick: () => change({ view }) }, view[0].toUpperCase() + view.slice(1));
     follow(["view"], () => button.setAttribute("aria-pressed", state.view === view));
     return button;
@@ -261,11 +270,11 @@ function galleryTools(list) {
   follow(["view"], () => (hint.textContent = HINTS[state.view]));
   const most = Math.max(...data.edits.map((edit) => edit.panels.length), 1);
   const fitting = Math.floor((Math.min(innerWidth, 1720) - 90) / most) - 8; // a whole row in one line, where it can be
-  const size = h("input", { type: "range", min: 84, max: 320, step: 4, value: Math.min(200, Math.max(104, fitting - (fitting % 4))), oninput: () => list.style.setProperty("--size", `${size.value}px`) });
-  list.style.setProperty("--size", `${size.value}px`);
+  const size = h("input", { type: "range", min: 84, max: LARGEST, step: 4, value: state.size ?? Math.min(320, Math.max(120, fitting - (fitting % 4))), oninput: () => change({ size: Number(size.value) }) });
+  follow(["size"], () => list.style.setProperty("--size", `${size.value}px`));
   const tools = [h("div", { class: "segments", role: "group", "aria-label": "what the videos show" }, views), play, h("label", { class: "choice" }, h("span", {}, "size"), size)];
   if (scoredMetrics.length) {
-    const orders = [["manifest", "manifest"], ["id", "name"], ["worst", "worst first"], ["best", "best first"]];
+    const orders = ORDERS.map((order) => [order, { id: "name", worst: "worst first", best: "best first" }[order] ?? order]);
     const methods = data.variants.map((variant) => [variant.name, variant.name]);
     tools.push(
       select("score", metricOptions(), state.metric, (metric) => change({ metric })),

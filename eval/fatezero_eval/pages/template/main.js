@@ -16,7 +16,7 @@ function head() {
 }
 
 function bar(sections) {
-  const search = h("input", { type: "search", placeholder: "find edits  ( / )", "aria-label": "find edits by words", oninput: () => change({ text: search.value }) });
+  const search = h("input", { type: "search", value: state.text, placeholder: "find edits  ( / )", "aria-label": "find edits by words", oninput: () => change({ text: search.value }) });
   const categories = [["", "all categories"], ...data.categories.map((name) => [name, name])];
   const chips = data.variants.map(({ name }) => {
     const chip = h("button", { type: "button", class: "chip-button", onclick: () => toggleVariant(name), title: `show or hide ${name}` }, swatch(name), name);
@@ -25,7 +25,7 @@ function bar(sections) {
   });
   const links = sections.map((one) => h("a", { href: `#${one.id}` }, one.querySelector("h2").textContent));
   document.getElementById("bar").append(
-    h("div", { class: "links" }, links, search, data.categories.length > 1 ? select("", categories, "", (category) => change({ category })) : null),
+    h("div", { class: "links" }, links, search, data.categories.length > 1 ? select("", categories, state.category, (category) => change({ category })) : null),
     h("div", { class: "chips", role: "group", "aria-label": "variants" }, chips),
   );
   const stays = matchMedia("(min-width: 761px)");
@@ -134,7 +134,7 @@ function provenance() {
 const scored = data.scores.length > 0;
 const edits = section("edits", "Edits", ...gallery());
 const sections = scored
-  ? [scores(), plots(), edits, section("results", "Scores of each edit", ...editTable()), problems(), provenance()]
+  ? [edits, scores(), plots(), section("results", "Scores of each edit", ...editTable()), problems(), provenance()]
   : [edits, unscored(), problems(), provenance()];
 const present = sections.filter(Boolean);
 head();

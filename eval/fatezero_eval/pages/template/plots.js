@@ -249,7 +249,7 @@ function sweep(metric, width) {
 // Values of single frames, or of pairs at their second frame; `playhead` is moved by the row's clock.
 function curvesOf(edit, width) {
   const metric = metrics.get(state.curve);
-  const lines = edit.panels.filter((panel) => panel.curves?.[metric.id] && isShown(panel.variant));
+  const lines = edit.panels.filter((panel) => panel.curves?.[metric.id] && (panel.kind === "source" || isShown(panel.variant)));
   if (!lines.length) return h("p", { class: "empty" }, "Not defined for this edit.");
   const height = 210;
   const box = { left: 58, top: 10, right: width - 14, bottom: height - 40 };
@@ -265,7 +265,8 @@ function curvesOf(edit, width) {
     const name = panelName(panel, edit);
     const known = values.filter((value) => value !== null).map((value) => value * metric.display);
     const tip = `${name}\n${Math.min(...known).toPrecision(4)} to ${Math.max(...known).toPrecision(4)}`;
-    return s("g", { class: colour(panel.variant), tabindex: 0, role: "img", "aria-label": tip, "data-tip": tip }, s("path", { class: "broad", d: path }), s("path", { class: panel.kind === "source" ? "curve dashed" : "curve", d: path }));
+    const kind = panel.kind === "source" ? "curve source" : "curve";
+    return s("g", { class: colour(panel.variant), tabindex: 0, role: "img", "aria-label": tip, "data-tip": tip }, s("path", { class: "broad", d: path }), s("path", { class: kind, d: path }));
   });
   const frames = ticks(0, edit.frames - 1, Math.min(edit.frames, width / 60)).filter((tick) => Number.isInteger(tick.value));
   const where = isPair ? "second frame of each pair" : "frame";
@@ -279,6 +280,6 @@ function curvesOf(edit, width) {
       s("line", { class: "playhead", x1: x(0), x2: x(0), y1: box.top, y2: box.bottom, "data-from": x(0), "data-step": x(1) - x(0) }),
       label((box.left + box.right) / 2, height - 5, where, { class: "title", "text-anchor": "middle" }),
     ),
-    h("ul", { class: "legend" }, lines.map((panel) => h("li", {}, swatch(panel.variant), panelName(panel, edit)))),
+    h("ul", { class: "legend" }, lines.map((panel) => h("li", {}, panelSwatch(panel), panelName(panel, edit)))),
   ];
 }

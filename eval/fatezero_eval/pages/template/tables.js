@@ -11,7 +11,7 @@ function sortable(caption, columns, rowHeader = 0) {
       sorted = { column: index, sign: sorted.column === index ? -sorted.sign : first };
       draw();
     };
-    const button = h("button", { type: "button", onclick: sort, title: column.title ?? "" }, column.label);
+    const button = h("button", { type: "button", onclick: sort, title: column.title ?? "" }, breakable(column.label));
     return h("th", { scope: "col", class: column.numeric ? "numeric" : "", "aria-sort": "none" }, button);
   });
   function draw() {
@@ -27,7 +27,7 @@ function sortable(caption, columns, rowHeader = 0) {
     const cells = columns.map((column, index) => {
       const kind = [column.numeric ? "numeric" : "", column.kind?.(row) ?? ""].join(" ").trim();
       const tip = column.tip?.(row);
-      const attributes = { class: kind || null, "data-tip": tip, scope: index === rowHeader ? "row" : null };
+      const attributes = { class: kind || null, "data-tip": tip, "data-label": column.label, scope: index === rowHeader ? "row" : null };
       return h(index === rowHeader ? "th" : "td", attributes, column.cell(row));
     });
     return h("tr", {}, cells);
@@ -51,7 +51,7 @@ const headTitle = (metric) => [unitOf(metric), BETTER[metric.direction], ...metr
 
 function named(variant) {
   const role = variant === data.reference ? h("span", { class: "role" }, "reference") : null;
-  return h("span", { class: "named" }, swatch(variant), variant, role);
+  return h("span", { class: "named" }, swatch(variant), h("span", {}, breakable(variant)), role ? [" ", role] : null);
 }
 
 // Means over clips of every variant, marked where the paired difference to the reference tells.
@@ -65,7 +65,7 @@ function variantTable() {
     cell: (variant) => {
       const score = scoreOf(variant.name, metric.id);
       if (!score || score.value === null) return "–";
-      const ends = score.low === null ? null : h("small", {}, interval(score, metric));
+      const ends = score.low === null ? null : h("small", {}, "[", shown(score.low, metric), ", ", h("wbr"), shown(score.high, metric), "]");
       return [h("span", { class: "mean" }, shown(score.value, metric)), ends];
     },
     kind: (variant) => (variant.baseline ? "" : VERDICTS[verdict(differenceOf(variant.name, metric.id))]),
@@ -78,6 +78,7 @@ function variantTable() {
   }));
   const first = { label: "variant", value: (variant) => variant.name, cell: (variant) => named(variant.name) };
   const table = sortable("Scores of the variants, means over clips", [first, ...columns]);
+  table.element.classList.add("carded");
   follow(["category", "hidden"], () => table.show(data.variants.filter((variant) => isShown(variant.name))));
   return table.element;
 }
