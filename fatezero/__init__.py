@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from fatezero.errors import UserError
     from fatezero.pipeline import FateZero
     from fatezero.results import EditResult, Inversion, Target
+    from fatezero.types import Clip, ClipSpec
 
 __version__ = "0.1.0"
 __all__ = [
     "BlendingConfig",
+    "Clip",
+    "ClipSpec",
     "EditResult",
     "FateZero",
     "FlowEditConfig",
@@ -33,6 +36,7 @@ _HOMES = {
     "fatezero.errors": ("UserError",),
     "fatezero.pipeline": ("FateZero",),
     "fatezero.results": ("EditResult", "Inversion", "Target"),
+    "fatezero.types": ("Clip", "ClipSpec"),
 }
 
 

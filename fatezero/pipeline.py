@@ -1,4 +1,4 @@
-"""From frames to edited frames: invert a clip once, edit it as often as wanted. Needs neither files nor Lightning."""
+"""From frames to edited frames: invert a clip once, edit it as often as wanted. Needs no Lightning."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property, reduce
 from hashlib import blake2b
 from operator import or_
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,36 +19,39 @@ from torch import Tensor
 
 from fatezero.attention.mask_layers import MaskLayers
 from fatezero.blending.mask import MaskAverage, word_attention
+from fatezero.clips.video import read_clip
 from fatezero.config import GB, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, Denoiser, load_backbone
+from fatezero.diffusion.checkpoint import least_psnr, native_size, sized
 from fatezero.diffusion.inversion import Trajectory, invert
 from fatezero.diffusion.moves import Step
 from fatezero.diffusion.recommendations import recommended_method
 from fatezero.edit_plan import EditPlan, plan_edit
 from fatezero.editing import EditStep, denoise, edit, flow_edit
 from fatezero.errors import UserError
-from fatezero.results import EditResult, Inversion, Target, as_words, with_weights
+from fatezero.results import EditResult, Inversion, Target, as_clip, as_words, with_weights
 from fatezero.source_attention.backends import SourceAttention
 from fatezero.source_attention.budget import BackendChoice, choose_backend
 from fatezero.source_attention.needs import Needs
-from fatezero.system.terminal import quoted
-from fatezero.types import Frames
+from fatezero.system.progress import Progress, chosen_progress
+from fatezero.system.terminal import counted, quoted
+from fatezero.types import Clip, ClipSpec, Frames
 
 INVERSION_VERSION = "2"  # raised when the same clip and settings are inverted to other latents
-Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
+Report = Callable[[str], None]  # is told a sentence
 About = Mapping[str, str]  # everything that an inversion is made from
 Expected = Mapping[str, tuple[tuple[int, ...], torch.dtype]]  # shape and dtype of an inversion's tensors, by name
 
 
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Shows nothing."""
+def untold(sentence: str) -> None:
+    """Says nothing."""
 
 
 class KeptInversions(Protocol):
     """Where inversions are kept and found again."""
 
     def get(
-        self, about: About, device: torch.device, expected: Expected, report: Callable[[str], None]
+        self, about: About, device: torch.device, expected: Expected, report: Report
     ) -> Mapping[str, Tensor] | None:
         """The tensors of an inversion on a device; None where it was not kept, or is not what is expected."""
 
@@ -60,21 +64,24 @@ class FateZero:
 
     Example:
         >>> editor = FateZero.load("picturebook")
-        >>> result = editor.edit(frames, "a jeep on the road", "a bus on the road", edited_words=("jeep",))
-        >>> write_video("bus.mp4", result.frames, 8)
+        >>> clip = editor.read("jeep.mp4")
+        >>> result = editor.edit(clip, "a jeep on the road", "a bus on the road", edited_words=("jeep",))
+        >>> result.save("bus.mp4")
     """
 
     def __init__(
         self,
         backbone: Backbone,
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
-        report: Callable[[str], None] = print,
+        report: Report = print,
         cache: KeptInversions | None = None,
         processes: int = 1,
+        detail: Report = untold,
     ) -> None:
-        """Take the networks, how to run them, who is told what came of it, and where inversions are kept.
+        """Take the networks, how to run them, who is told what came of it and how it is done, and the cache.
 
-        So many processes of this kind share the machine's memory.
+        So many processes of this kind share the machine's memory. What an edit takes inside (network calls, where the
+        source's attention is, bytes kept) is told to `detail`.
 
         With a cache the source is run again beside the edit (backend "recompute"), found or not found: what else a
         backend keeps is not in the cache, and equal requests must give equal bytes.
@@ -85,6 +92,7 @@ class FateZero:
         self.backbone = backbone
         self.runtime = runtime
         self._report = report
+        self._detail = detail
         self._cache = cache
         self.processes = processes
         if cache is not None:
@@ -100,9 +108,10 @@ class FateZero:
         cls,
         networks: str | ModelOptions = "picturebook",
         runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008  (frozen)
-        report: Callable[[str], None] = print,
+        report: Report = print,
         cache: KeptInversions | None = None,
         processes: int = 1,
+        detail: Report = untold,
     ) -> FateZero:
         """Load a checkpoint and what is added to it, as `load_backbone` does; the rest as for `FateZero`.
 
@@ -113,16 +122,35 @@ class FateZero:
         backbone = load_backbone(named, runtime)
         for note in backbone.notes:
             report(note)
-        return cls(backbone, runtime, report, cache, processes)
+        return cls(backbone, runtime, report, cache, processes, detail)
 
     @cached_property
     def method(self) -> MethodConfig:
         """The configuration recommended for the checkpoint; the original's where it recommends none."""
         return recommended_method(self.backbone.checkpoint.folder, self.backbone.checkpoint.adapter)
 
+    def read(self, clip: str | Path | ClipSpec) -> Clip:
+        """Read a clip as an edit takes it: where no size is asked for, at the checkpoint's own scale.
+
+        What is done to the file's own frames is reported.
+
+        Args:
+            clip: a video or a folder of images; as a `ClipSpec` with what is taken of it.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        asked = clip if isinstance(clip, ClipSpec) else ClipSpec(path=str(clip))
+        read = read_clip(sized(asked, *native_size(self.backbone.checkpoint.folder)))
+        reader, *changes = read.notes
+        self._detail(reader)
+        for change in changes:
+            self._report(change)
+        return read
+
     def edit(
         self,
-        frames: Frames,
+        frames: Frames | Clip,
         source_prompt: str,
         target_prompt: str,
         *,
@@ -130,19 +158,20 @@ class FateZero:
         target_words: Sequence[str] = (),
         method: MethodConfig | None = None,
         seed: int = 0,
-        progress: Progress = no_progress,
+        progress: Progress | bool = True,
     ) -> EditResult:
         """Edit a clip.
 
         Args:
-            frames: uint8 F,H,W,3.
+            frames: uint8 F,H,W,3, or a clip as `read` returns it, whose times and sound the result keeps.
             source_prompt: describes the clip.
             target_prompt: describes the edit.
             edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
             target_words: words of the target prompt that stand for them; needed to blend latents by both.
             method: the configuration; None is the one recommended for the checkpoint.
             seed: seed of a sampled posterior, and of SDEdit's and FlowEdit's noise.
-            progress: called after every step with the stage and how far it is.
+            progress: shows a bar in a terminal and in a notebook; or what is called after every step with the stage,
+                the steps done and their number.
 
         Raises:
             UserError: for frames, words or settings that do not fit.
@@ -155,31 +184,33 @@ class FateZero:
             seed=seed,
             method=method,
         )
-        return self.edit_inverted(self.invert(frames, source_prompt, [target], progress), target, progress)
+        on_step = chosen_progress(progress)
+        return self.edit_inverted(self.invert(frames, source_prompt, [target], on_step), target, on_step)
 
     @torch.no_grad()
     def invert(
         self,
-        frames: Frames,
+        frames: Frames | Clip,
         prompt: str,
         targets: Sequence[Target],
-        progress: Progress = no_progress,
+        progress: Progress | bool = True,
         middle: int | None = None,
     ) -> Inversion:
         """Invert a clip for some edits that agree in what the inversion depends on.
 
         Args:
-            frames: uint8 F,H,W,3.
+            frames: as in `edit`.
             prompt: the source prompt.
             targets: the edits to come; they say what of the source's attention is kept.
-            progress: called after every step.
+            progress: as in `edit`.
             middle: index of the whole clip's middle frame among these, where they are a segment of it.
 
         Raises:
             UserError: for frames, words or settings that do not fit.
         """
         mask_layers, method = _shared_mask_layers(targets), targets[0].method
-        _check_frames(frames)
+        source = as_clip(frames)
+        frames, on_step = source.frames, chosen_progress(progress)
         if self.backbone.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.backbone.device)
         needs = reduce(or_, (self.plan(prompt, target).needs for target in targets))
@@ -192,6 +223,8 @@ class FateZero:
         started = time.perf_counter()
         clean = self._encode(frames, targets[0]) if kept is None else kept["clean"]
         encoded = time.perf_counter()
+        if middle is None:  # a segment's clip would be told of as often as it has segments
+            self._tell_of_strange_frames(frames, clean, tiling=method.autoencoder_tiling)
         with self.backbone.denoiser(method, len(clean), self.runtime.chunk, middle) as denoiser:
             choice = self._choose_backend(denoiser, clean, prompt, needs)
             trajectory = None
@@ -201,9 +234,9 @@ class FateZero:
                 )
             elif method.inverts:
                 attention = choice.open(needs, self.backbone.device) if choice else None
-                trajectory = self._invert(denoiser, clean, prompt, schedule, method, mask_layers, attention, progress)
+                trajectory = self._invert(denoiser, clean, prompt, schedule, method, mask_layers, attention, on_step)
         inversion = Inversion(
-            source_frames=frames,
+            source=source,
             prompt=prompt,
             basis=targets[0].basis,
             mask_layers=mask_layers,
@@ -218,7 +251,7 @@ class FateZero:
             self._cache.put(about, _kept_tensors(inversion))
         found = ", from the cache" if kept is not None else ""
         sizes = ", ".join(f"{name} {bytes_ / GB:.3f} GB" for name, bytes_ in inversion.bytes_kept.items())
-        self._report(f"kept {sizes}{found}")
+        self._detail(f"kept {sizes}{found}")
         return inversion
 
     def _invert(
@@ -248,13 +281,14 @@ class FateZero:
         )
 
     def _choose_backend(self, denoiser: Denoiser, clean: Tensor, prompt: str, needs: Needs) -> BackendChoice | None:
-        """How the source's attention is kept; None where it is not needed. Tells the user."""
+        """How the source's attention is kept; None where it is not needed."""
         choice = None
         if needs:
             shapes = denoiser.recording_shapes(clean, prompt)
             choice = choose_backend(self.runtime, needs, shapes, self.backbone.device, self.processes)
         source = choice or "the source's attention is not needed"
-        self._report(f"{len(clean)} latents in {len(denoiser.chunks)} network calls a step; {source}")
+        calls = counted(len(denoiser.chunks), "network call")
+        self._detail(f"{counted(len(clean), 'latent')} in {calls} a step; {source}")
         return choice
 
     def _schedule(self, frames: Frames, method: MethodConfig) -> tuple[Step, ...]:
@@ -267,6 +301,20 @@ class FateZero:
         sampled = target.method.posterior == "sample"
         generator = torch.Generator().manual_seed(target.seed) if sampled else None
         return self.backbone.encode_clip(frames, generator, tiling=target.method.autoencoder_tiling)
+
+    def _tell_of_strange_frames(self, frames: Frames, clean: Tensor, *, tiling: bool) -> None:
+        """Say so where the autoencoder gives the first frame back far worse than anything of the model's world."""
+        least = least_psnr(self.backbone.checkpoint.folder)
+        if least is None:
+            return
+        back = self.backbone.decode_clip(clean[:1], tiling=tiling)[:1].astype(np.float64)
+        psnr = 10 * np.log10(255**2 / max(1e-6, float(np.mean((back - frames[:1]) ** 2))))
+        if psnr < least:
+            self._report(
+                f"this clip is plainly not of {self.backbone.name}'s world: its autoencoder gives the first frame back "
+                f"at {psnr:.1f} dB, and 99 of 100 pictures of its world at more than {least:.1f} dB; expect little of "
+                "the edit, or name a model that knows such clips (--model)"
+            )
 
     def _about(self, frames: Frames, prompt: str, target: Target, more: tuple[object, ...]) -> dict[str, str]:
         """Everything that an inversion is made from."""
@@ -296,8 +344,8 @@ class FateZero:
         return {name: (shape, backbone.latent_dtype) for name, shape in shapes.items()}
 
     @torch.no_grad()
-    def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress = no_progress) -> EditResult:
-        """Edit a clip from its inversion."""
+    def edit_inverted(self, inversion: Inversion, target: Target, progress: Progress | bool = True) -> EditResult:
+        """Edit a clip from its inversion; progress as in `edit`."""
         plan = self.plan(inversion.prompt, target)
         unmasked = target.mask_layers not in {None, inversion.mask_layers}
         if target.basis != inversion.basis or unmasked or (plan.needs and inversion.choice is None):
@@ -307,23 +355,27 @@ class FateZero:
                 "FlowEdit, windows, tiling and fusion."
             )
         if target.method.blending and not target.edited_words:
-            self._report("nothing is blended: no edited words were given")
+            self._report("nothing is blended, as no words are named as edited: the edit may change all of the picture")
         for prompt in (inversion.prompt, target.prompt):
             for word in self.backbone.read_prompt(prompt, target.method.prompt_contexts).spelled:
-                self._report(f"{quoted(word)} is no word to this checkpoint, which reads it letter by letter")
-        masks = MaskAverage(inversion.source_frames.shape[1:3])
+                self._report(
+                    f"{quoted(word)} is no word to this checkpoint, which reads it letter by letter: use words that it "
+                    "knows, or another model"
+                )
+        masks = MaskAverage(inversion.source.frames.shape[1:3])
+        shown_progress = chosen_progress(progress)
         started = time.perf_counter()
 
         def on_step(step: EditStep) -> None:
             masks.add([step.attention_mask] if step.attention_mask else step.latent_masks)
-            progress("editing", step.index + 1, len(plan.steps))
+            shown_progress("editing", step.index + 1, len(plan.steps))
 
         method, clean = target.method, inversion.clean
         with self.backbone.denoiser(method, len(clean), inversion.chunk, inversion.middle) as denoiser:
             if inversion.trajectory is not None:
                 latents = edit(denoiser, plan, inversion.trajectory, on_step)
             else:
-                schedule, noises = self._schedule(inversion.source_frames, method), _noises(clean, target.seed)
+                schedule, noises = self._schedule(inversion.source.frames, method), _noises(clean, target.seed)
                 if plan.flow_edit is not None:
                     latents = flow_edit(
                         denoiser, plan, plan.flow_edit, schedule, clean, inversion.prompt, noises, on_step
@@ -337,7 +389,7 @@ class FateZero:
         share = masks.mean()
         return EditResult(
             frames=frames,
-            source_frames=inversion.source_frames,
+            source=inversion.source,
             source_prompt=inversion.prompt,
             target=target,
             latents=latents.cpu(),
@@ -397,11 +449,6 @@ def _shared_mask_layers(targets: Sequence[Target]) -> MaskLayers | None:
             "tiling differ. Invert once for each."
         )
     return next(iter(layers), None)
-
-
-def _check_frames(frames: Frames) -> None:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise UserError(f"frames are {frames.dtype} {frames.shape}: give at least one frame as uint8 F,H,W,3.")
 
 
 def _kept_tensors(inversion: Inversion) -> dict[str, Tensor]:

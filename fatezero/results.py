@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from fatezero.attention.prompts import read_weights
 from fatezero.config import MethodConfig
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted
-from fatezero.types import Frames
+from fatezero.types import Clip, Frames
 
 if TYPE_CHECKING:  # jobs name their targets without waiting for torch
     from torch import Tensor
@@ -23,6 +24,24 @@ if TYPE_CHECKING:  # jobs name their targets without waiting for torch
     from fatezero.source_attention.budget import BackendChoice
 
 Basis = tuple[object, ...]  # see `Target.basis`
+FRAME_RATE = 8.0  # frames a second of a clip that comes as an array, without times
+
+
+def as_clip(frames: Frames | Clip) -> Clip:
+    """Frames uint8 F,H,W,3 as a clip of `FRAME_RATE`; a clip as it is.
+
+    Raises:
+        UserError: for frames of another shape or type, or none.
+    """
+    clip = frames if isinstance(frames, Clip) else Clip(frames, FRAME_RATE)
+    array = clip.frames
+    if not isinstance(array, np.ndarray):
+        raise UserError(
+            f"frames are a {type(array).__name__}: give uint8 F,H,W,3, or the clip that FateZero.read reads."
+        )
+    if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != np.uint8 or not len(array):
+        raise UserError(f"frames are {array.dtype} {array.shape}: give at least one frame as uint8 F,H,W,3.")
+    return clip
 
 
 def as_words(words: Sequence[str], name: str) -> tuple[str, ...]:
@@ -114,7 +133,7 @@ class Inversion:
     """A clip carried to noise, ready for its edits.
 
     Attributes:
-        source_frames: uint8 F,H,W,3.
+        source: the clip.
         prompt: the source prompt.
         basis: the part of the edits' configuration that it was made with.
         mask_layers: whose cross-attention was kept for masks; None kept none.
@@ -126,7 +145,7 @@ class Inversion:
         seconds: time of encoding and inverting, by stage.
     """
 
-    source_frames: Frames
+    source: Clip
     prompt: str
     basis: Basis
     mask_layers: MaskLayers | None
@@ -136,6 +155,9 @@ class Inversion:
     chunk: int | None
     middle: int | None
     seconds: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        return f"<Inversion of {self.source}: {quoted(self.prompt)}>"
 
     @property
     def bytes_kept(self) -> dict[str, int]:
@@ -157,7 +179,7 @@ class EditResult:
 
     Attributes:
         frames: uint8 F,H,W,3.
-        source_frames: uint8 F,H,W,3.
+        source: the clip.
         source_prompt: describes the clip.
         target: the edit.
         latents: F,C,h,w of the edited clip.
@@ -172,7 +194,7 @@ class EditResult:
     """
 
     frames: Frames
-    source_frames: Frames
+    source: Clip
     source_prompt: str
     target: Target
     latents: Tensor
@@ -182,3 +204,46 @@ class EditResult:
     bytes_kept: Mapping[str, int]
     seconds: Mapping[str, float]
     peak_memory_bytes: int
+
+    def __repr__(self) -> str:
+        words = f", edited words {', '.join(map(quoted, self.target.edited_words))}" if self.target.edited_words else ""
+        return f"<EditResult of {self.source}: {' -> '.join(map(quoted, self.prompts))}{words}>"
+
+    def _repr_html_(self) -> str:
+        """Source, edit and mask side by side in one video, for a notebook."""
+        from fatezero.viewing.notebook import edit_html  # noqa: PLC0415  (imports av)
+
+        return edit_html(self.source, self.frames, self.prompts, self.masks)
+
+    @property
+    def source_frames(self) -> Frames:
+        """The clip's frames, uint8 F,H,W,3."""
+        return self.source.frames
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """What describes the clip, and the edit."""
+        return self.source_prompt, self.target.prompt
+
+    def save(self, path: str | Path) -> tuple[str, ...]:
+        """Write the edited video, or everything that is to be seen of the edit.
+
+        Args:
+            path: a file .mp4, .webm, .gif or .webp, in the clip's times and with its sound; or a folder for what a run
+                writes of an edit: `edited.mp4`, `side_by_side.mp4`, `masks.mp4`, frames and masks as PNG, attention.
+
+        Returns:
+            One sentence for each way in which the video differs from the frames, and one on what became of the sound.
+
+        Raises:
+            UserError: for a file of another kind, a folder that holds other files, or a place that cannot be written.
+        """
+        from fatezero.clips.encode import VIDEO_KINDS, write_video  # noqa: PLC0415  (imports av)
+        from fatezero.viewing.result_files import write_edit_folder  # noqa: PLC0415  (imports cv2)
+
+        place = Path(path)
+        if place.suffix.lower() in VIDEO_KINDS and not place.is_dir():
+            return write_video(place, self.frames, self.source.timing, sound=self.source.sound)
+        if place.suffix and not place.is_dir():
+            raise UserError(f"{place}: choose a file {', '.join(VIDEO_KINDS)}, or a folder, whose name has no suffix.")
+        return write_edit_folder(place, self.source, self.frames, self.prompts, self.masks, self.attention)

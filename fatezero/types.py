@@ -37,7 +37,7 @@ class FrameSelection:
         width: columns of the result; as height.
         fit: how another aspect ratio is met: "crop" scales to cover and crops the centre, "right" crops the right end
             (the last of pictures side by side), "stretch" distorts.
-        stream: which of a file's videos is taken, counted from 0; by default the film (see docs/clips.md).
+        stream: which of a file's videos is taken, counted from 0; by default the film (see docs/reference/clips.md).
     """
 
     start: int | str = 0
@@ -128,12 +128,22 @@ class Clip:
         timing: when each is shown.
         notes: one sentence for each thing done to the file's own frames (range, resize, crop).
         sound: None where the file has none, or it is dropped.
+        path: the file that the frames are from; empty where they are from none.
     """
 
     frames: Frames
     timing: Timing
     notes: tuple[str, ...] = ()
     sound: Sound | None = None
+    path: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Clip {self}>"
+
+    def __str__(self) -> str:
+        count, height, width = self.frames.shape[:3]
+        name = f"{quoted(self.path)}, " if self.path else ""
+        return f"{name}{count} frames of {width} x {height}, {self.fps:.4g} a second"
 
     @property
     def fps(self) -> float:

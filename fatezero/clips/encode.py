@@ -34,6 +34,7 @@ _CODECS = {
     ".mp4": ("libx264", _X264, {"movflags": "faststart"}),
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0", "cpu-used": "4"}, {}),
 }
+VIDEO_KINDS = (*_CODECS, *FASTEST_FRAMES)  # suffixes of what can be written
 # Without B-frames the file's own sum of durations, from which players take the mean rate, is that of the frames.
 _UNEVEN = {"x264-params": "mbtree=0:bframes=0"}
 # Numbers of ITU-T H.273, stated in the file so that every player converts back alike.
@@ -68,8 +69,10 @@ def write_video(
             cannot be written.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (*_CODECS, *FASTEST_FRAMES):
-        raise UserError(f"{path}: the suffix says how to write; choose .mp4, .webm, .gif or .webp.")
+    if suffix not in VIDEO_KINDS:
+        raise UserError(
+            f"{path}: the suffix says how to write; choose {', '.join(VIDEO_KINDS[:-1])} or {VIDEO_KINDS[-1]}."
+        )
     _check_timing(path, timing, FASTEST_FRAMES.get(suffix, FASTEST))
     with replacing(path) as partial:
         same_size = _as_many(path, _small_enough(path, _same_size(path, frames)), timing)

@@ -42,6 +42,11 @@ ReadImage = Callable[[Path, Image.Image], Frame]  # what is made of an image tha
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WebP"}  # of a folder's frames
 _UNREAD = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".tga", ".exr")
 IMAGE_SUFFIXES = tuple(_KINDS)
+# Of files that are clips each, by which a folder of clips is told from a folder of images, which is one clip.
+CLIP_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
+    *(".vob", ".flv", ".wmv", ".asf", ".ogv", ".mxf", ".ivf", ".h264", ".hevc", ".y4m", ".gif", ".apng"),
+)
 ANIMATION_SUFFIXES = (".gif", ".webp", ".apng", ".png", *_UNREAD)  # of files that are images, read or not
 # Of an animation, which is decoded as a whole already to know its times.
 MAX_ANIMATION_FRAMES = 20_000  # a quarter of an hour at 25 a second; seconds of work even if they are tiny
@@ -200,7 +205,13 @@ def _only_kind(folder: Path, images: Sequence[Path], visible: Sequence[Path]) ->
         UserError: there are none, or of several kinds.
     """
     if not images:
-        unread = sorted({path.suffix.lower() for path in visible} & {*_UNREAD, ".gif"})
+        videos = [path.name for path in visible if path.suffix.lower() in CLIP_SUFFIXES]
+        if videos:
+            raise UserError(
+                f"{folder} holds videos ({shortened(', '.join(sorted(videos)), 80)}) and no images: name one of them, "
+                "or list them in a manifest."
+            )
+        unread = sorted({path.suffix.lower() for path in visible} & {*_UNREAD})
         but = f", but {' and '.join(unread)} files: convert them to PNG" if unread else "; name a folder of frames"
         raise UserError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}){but}.")
     kinds = sorted({_KINDS[path.suffix.lower()] for path in images})

@@ -93,7 +93,7 @@ def read_clip(spec: ClipSpec | CompanionSpec) -> Clip:
     frames = np.empty((len(plan.indices), plan.height, plan.width, 3), dtype=np.uint8)
     for index, frame in enumerate(plan.decoded()):
         frames[index] = frame
-    return Clip(frames, plan.timing, plan.notes, plan.sound)
+    return Clip(frames, plan.timing, plan.notes, plan.sound, str(plan.source.path))
 
 
 def iter_frames(clip: str | Path | ClipSpec | CompanionSpec, chunk: int) -> Iterator[Frames]:

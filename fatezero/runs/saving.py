@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from dataclasses import asdict
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
-from fatezero.clips.video import side_by_side, write_frames, write_video
-from fatezero.data.layout import EDITED_VIDEO, FRAMES, MASK_VIDEO, MASKS, RECORD, SIDE_BY_SIDE_VIDEO
+from fatezero.data.layout import RECORD
 from fatezero.data.manifest import request_to_json
 from fatezero.pipeline import FateZero
 from fatezero.results import EditResult
 from fatezero.runs.jobs import EditJob, local_digest
 from fatezero.system.publishing import replacing
-from fatezero.types import Clip, Frames
+from fatezero.types import Clip
+from fatezero.viewing.result_files import write_edit
 
 PACKAGES = ("fatezero-lab", "torch", "diffusers", "transformers", "lightning", "decord", "av", "numpy")
-PICTURE_FRAMES = 8
 
 
 def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) -> tuple[str, ...]:
@@ -47,16 +42,7 @@ def save_result(job: EditJob, result: EditResult, clip: Clip, editor: FateZero) 
     """
     with replacing(job.folder) as partial:
         partial.mkdir()
-        write_frames(partial / FRAMES, result.frames)
-        written = write_video(partial / EDITED_VIDEO, result.frames, clip.timing, sound=clip.sound)
-        write_video(partial / SIDE_BY_SIDE_VIDEO, side_by_side(_panels(result)), clip.timing)
-        if result.masks is not None:
-            grey = np.rint(result.masks * 255).astype(np.uint8)
-            write_frames(partial / MASKS, grey)
-            write_video(partial / MASK_VIDEO, np.repeat(grey[..., None], 3, axis=-1), clip.timing)
-        for index, (word, attention) in enumerate(result.attention.items()):
-            picture = attention_picture(result.source_frames, attention)
-            Image.fromarray(picture).save(partial / f"attention_{index}_{_file_safe(word)}.png")
+        written = write_edit(partial, clip, result.frames, result.prompts, result.masks, result.attention)
         meta = describe(job, result, clip, editor, written) | _whole(partial)
         (partial / RECORD).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return (*clip.notes, *written)
@@ -115,38 +101,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def attention_picture(frames: Frames, attention: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Where a word looks: frames in the upper row, its attention over them in the lower.
-
-    Args:
-        frames: uint8 F,H,W,3.
-        attention: float F,m,n in [0, 1].
-
-    Returns:
-        uint8 2H,(k * W),3 of k evenly spaced frames.
-    """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, PICTURE_FRAMES).round().astype(int))
-    return np.concatenate(
-        [
-            np.concatenate([frames[i] for i in chosen], axis=1),
-            np.concatenate([_heat(frames[i], attention[i]) for i in chosen], axis=1),
-        ]
-    )
-
-
-def _heat(frame: npt.NDArray[np.uint8], attention: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    height, width = frame.shape[:2]
-    enlarged = cv2.resize(np.rint(attention * 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    colours = cv2.cvtColor(cv2.applyColorMap(enlarged, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    mixed: npt.NDArray[np.uint8] = cv2.addWeighted(frame, 0.35, colours, 0.65, 0)
-    return mixed
-
-
-def _panels(result: EditResult) -> list[tuple[str, Frames]]:
-    return [(result.source_prompt, result.source_frames), (result.target.prompt, result.frames)]
-
-
-def _file_safe(word: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]+", "_", word) or "word"

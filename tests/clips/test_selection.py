@@ -14,7 +14,8 @@ import pytest
 from fatezero.cli import VERBS, main
 from fatezero.clips.video import read_clip, write_video
 from fatezero.commands.edit import EditOptions, _requests
-from fatezero.commands.parsing import call, gathered, parse, parser_of
+from fatezero.commands.option_words import gathered
+from fatezero.commands.parsing import call, parse, parser_of
 from fatezero.commands.tune import _each_clip
 from fatezero.config import MethodConfig
 from fatezero.data.manifest import read_manifest, request_from_json, request_to_json
@@ -41,9 +42,9 @@ def options_of(verb: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch)
 
     known = VERBS[verb]
     monkeypatch.setattr(f"{known.target.replace(':', '.')}", {"edit": edit, "tune": tune}[verb])
-    read = gathered(known, [verb, *words])
-    parser = parser_of({verb: known}, read, MethodConfig())
-    call(known, parser.instantiate(parse(parser, read)))
+    read = gathered(known, [verb, *words], f"fatezero {verb}")
+    parser = parser_of(known, [verb], MethodConfig())
+    call(known, parser.instantiate(parse(parser, read, known, f"fatezero {verb}")))
     return given[0]
 
 

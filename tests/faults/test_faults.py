@@ -145,7 +145,7 @@ def test_a_folder_that_becomes_read_only_is_told(
 def test_a_variant_folder_that_became_a_file_is_told(warm: WarmProcess, editing: Editing, tmp_path: Path) -> None:
     variant = tmp_path / "run" / "fatezero"
     swap = f"rm -r {variant}; touch {variant}"
-    ended = warm.run(*editing(tmp_path / "run"), blow=Blow("fatezero.runs.saving:write_frames", 3, 0, swap))
+    ended = warm.run(*editing(tmp_path / "run"), blow=Blow("fatezero.viewing.result_files:write_frames", 3, 0, swap))
     assert ended.status == 1, ended.said
     assert "Traceback" not in ended.said
 

@@ -105,7 +105,7 @@ def test_clips_of_other_programs_cost_no_other_edit(
         "fatezero.lightning.datamodule:read_clip",
         "fatezero.pipeline:invert",
         "fatezero.diffusion.model_families.unet:UNetBackbone.decode",
-        "fatezero.runs.saving:write_video",
+        "fatezero.viewing.result_files:write_video",
         "fatezero.lightning.predict_steps:FateZero.load",
     ],
 )

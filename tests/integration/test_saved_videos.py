@@ -92,6 +92,23 @@ def test_a_result_keeps_times_and_sound(
     assert json.loads((job.folder / "meta.json").read_text())["times"] is None
 
 
+def test_a_clip_that_python_reads_keeps_its_times_and_sound(
+    backbone32: UNetBackbone, talkie: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    editor = FateZero(backbone32, report=said.append)
+    clip = editor.read(ClipSpec(path=str(talkie), frames=3, height=64, width=96))
+    assert said[-1] == "Took frames 0 to 2 (3 of 4)."
+    assert not any("Decoded" in sentence for sentence in said)  # of no concern to who edits
+    result = editor.edit(clip, SOURCE, TARGET, method=MethodConfig(steps=2))
+    assert result.source is clip
+    assert str(talkie) in repr(result)
+    assert result.save(tmp_path / "edited.mp4")[-1].startswith("The sound ")
+    np.testing.assert_allclose(times_of(tmp_path / "edited.mp4"), TIMES[:3], atol=1e-3)
+    assert sound_of(tmp_path / "edited.mp4")
+    assert min(editor.read(talkie).frames.shape[1:3]) == 512  # the checkpoint's own scale
+
+
 @pytest.mark.parametrize("words", [(), ("--segment=2", "--norm_scope=frame")], ids=["whole", "segments"])
 def test_an_edit_keeps_the_clips_times_and_sound(
     golden_folder: Path, talkie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
