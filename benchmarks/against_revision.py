@@ -33,7 +33,7 @@ SMALL = SeededCase(model="medium", size=128, frames=8, steps=10, backend="qk", k
 OWN_TOO = replace(SMALL, key_frames=("self", "middle"))
 SETTINGS = {
     "shipped": DEMO_EDIT,
-    # The five of docs/speed.md, in which an earlier release was measured beside the original code.
+    # The five of docs/results/speed.md, in which an earlier release was measured beside the original code.
     "128px-8x10": SMALL,
     "128px-16x10": replace(SMALL, frames=16),
     "128px-8x10-own": OWN_TOO,

@@ -289,7 +289,7 @@ def shipped_edit(runtime: RuntimeConfig, steps: int) -> tuple[EditResult, float]
     prompt, target = "a jeep on the grass", "a golden jeep on the grass"
     method = replace(SHIPPED_METHOD, steps=steps)
     started = time.perf_counter()
-    made = editor.edit(jeep_clip(8), prompt, target, edited_words=("jeep",), method=method)
+    made = editor.edit(jeep_clip(8), prompt, target, edited_words=("jeep",), method=method, progress=False)
     return made, time.perf_counter() - started
 
 

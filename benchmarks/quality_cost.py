@@ -105,6 +105,7 @@ def _edits(run: ScoredRun, request: EditRequest, clip: Frames) -> dict[str, Call
             edited_words=request.edited_words,
             target_words=request.target_words,
             method=method,
+            progress=False,
         )
 
     methods = {name: with_settings(MethodConfig(), config, name) for name, config in run.experiment.configs.items()}

@@ -90,8 +90,13 @@ def run(editor: FateZero, case: SeededCase, frames: Frames) -> tuple[EditResult,
         method = replace(method, norm_scope="frame")
     target = Target(prompt=DEMO.target_prompt, edited_words=DEMO.edited_words, method=method)
     started = time.process_time()
-    result = editor.edit_inverted(editor.invert(frames, DEMO.source_prompt, [target]), target)
+    inversion = editor.invert(frames, DEMO.source_prompt, [target], _unseen)
+    result = editor.edit_inverted(inversion, target, _unseen)
     return result, time.process_time() - started
+
+
+def _unseen(stage: str, done: int, total: int) -> None:
+    """Shows no bar, which would be timed; earlier revisions take a function alone."""
 
 
 def main() -> None:

@@ -68,9 +68,10 @@ class FusionConfig:
 
     Attributes:
         word_map: "refine" aligns the prompts' tokens (any lengths), "replace" swaps word for word (equal counts).
-        cross_window: steps in which cross-attention comes from the source as the word map says; None never.
+        cross_window: steps in which cross-attention comes from the source as the word map says, as shares of all
+            steps; None never.
         word_windows: other windows for single words of the target prompt.
-        self_window: steps in which self-attention comes from the source; None never.
+        self_window: steps in which self-attention comes from the source, as shares of all steps; None never.
         reweight: factors for the cross-attention of words of the target prompt, inside their window.
         min_downsampling: fused layers are those at this downsampling of the latent or coarser. 2 is the original's
             choice at 512 x 512 (its 32 x 32 layers and below); 1 fuses every layer.
@@ -102,7 +103,7 @@ class BlendingConfig:
     """Masks from the source's cross-attention of the edited words (FateZero, "Attention Map Blending").
 
     Attributes:
-        threshold: tau; a place is edited where its attention exceeds this share of the frame's maximum.
+        threshold: a place is edited where its attention exceeds this share of the frame's maximum (tau).
         self_attention: blend self-attention, M * edited + (1 - M) * source, while it is fused.
         latent_window: steps after which latents outside the mask are put back to the source's; None never.
         latent_words: whose words make the mask of latents: the source's alone, or the source's or the target's.
@@ -160,14 +161,14 @@ class MethodConfig:
     """Everything that changes the result.
 
     Attributes:
-        steps: of the inversion and of the edit.
+        steps: denoising steps, of the inversion and of the edit.
         guidance_scale: classifier-free guidance of the edit; 1 leaves the unconditional branch out.
         guidance_window: steps of the edit that are guided (Kynkäänniemi et al. 2024); in the others the prompt's
             prediction is taken as it is, and the unconditional branch is not run.
         guidance_every: of the guided steps, the unconditional branch runs in every n-th; between them the last
             difference between the branches guides again. 1 runs it in all.
-        solver_order: 1 is DDIM, or Euler's moves of a flow; 2 also goes by the prediction of the step before (see
-            `ddim.DDIMSolver`, `flow_matching.FlowSolver`), in the inversion and in the edit.
+        solver_order: 1 is DDIM, or Euler's moves of a flow; 2 also goes by the prediction of the step before,
+            in the inversion and in the edit.
         feature_reuse: of the steps, every n-th computes the whole UNet; between them only its outermost level is
             computed, from the last deep features (DeepCache, Ma et al. 2024). Attention is fused in whole steps, and
             what was fused stays in the features that are reused. 1 computes all steps in whole.
@@ -291,10 +292,10 @@ class ModelOptions:
     """Which networks edit.
 
     Attributes:
-        model: a folder in diffusers' layout of Stable Diffusion, SDXL (tuned or not) or a transformer of
-            docs/video-transformers.md, a single *.safetensors file of Stable Diffusion 1.x, 2.x or SDXL, a hub id,
-            perhaps with the path of a file behind it, a file's address on the hub, or "picturebook"; "{clip}" in it is
-            the name of each clip without its suffix: one model for each.
+        model: "picturebook", which is shipped; a folder in diffusers' layout (Stable Diffusion, SDXL, tuned or not,
+            or a transformer such as Wan); a single *.safetensors file of Stable Diffusion 1.x, 2.x or SDXL; a hub id,
+            perhaps with the path of a file behind it; or a file's address on the hub. "{clip}" in it is the name of
+            each clip without its suffix: one model for each.
         motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a *.safetensors
             file of AnimateDiff, a hub id or file, or "picturebook-motion".
         weights_variant: the set of weights to read where a network has several, such as "fp16"; None takes the one that

@@ -1,4 +1,4 @@
-"""Who may import whom, kept by reading the source. See docs/architecture.md for the picture."""
+"""Who may import whom, kept by reading the source. See docs/concepts/architecture.md for the picture."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "fatezero.system": set(),
     "fatezero.data": set(),
     "fatezero.clips": {"fatezero.data"},
+    "fatezero.viewing": {"fatezero.data", "fatezero.clips"},
     "fatezero.attention": set(),
     "fatezero.blending": set(),
     "fatezero.source_attention": {"fatezero.attention"},
@@ -30,15 +31,24 @@ ROOMS: dict[str, set[str]] = {
     },
     "fatezero.edit_plan": {"fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"},
     "fatezero.editing": {"fatezero.attention", "fatezero.blending", "fatezero.diffusion", "fatezero.edit_plan"},
-    "fatezero.results": {"fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"},
+    "fatezero.results": {
+        *(
+            "fatezero.clips",
+            "fatezero.viewing",
+            "fatezero.attention",
+            "fatezero.source_attention",
+            "fatezero.diffusion",
+        ),
+    },
     "fatezero.pipeline": {
-        *("fatezero.attention", "fatezero.blending", "fatezero.source_attention", "fatezero.diffusion"),
+        *("fatezero.clips", "fatezero.attention", "fatezero.blending"),
+        *("fatezero.source_attention", "fatezero.diffusion"),
         *("fatezero.edit_plan", "fatezero.editing", "fatezero.results"),
     },
     "fatezero": {"fatezero.pipeline", "fatezero.results"},
     "fatezero.runs": {
         *("fatezero.data", "fatezero.clips", "fatezero.attention", "fatezero.source_attention", "fatezero.diffusion"),
-        *("fatezero.edit_plan", "fatezero.results", "fatezero.pipeline"),
+        *("fatezero.viewing", "fatezero.edit_plan", "fatezero.results", "fatezero.pipeline"),
     },
     "fatezero.lightning": {
         *("fatezero.data", "fatezero.clips", "fatezero.diffusion", "fatezero.results", "fatezero.pipeline"),
@@ -236,7 +246,7 @@ def test_the_doorway_is_light() -> None:
     """Help must not wait for torch, whatever the verb; nor must the public names' package."""
     script = (
         "import sys, fatezero, fatezero.cli, fatezero.clips.video;"
-        "from fatezero.commands.parsing import parameters_of;"
+        "from fatezero.commands.verbs import parameters_of;"
         "[parameters_of(verb) for name, verb in fatezero.cli.VERBS.items() if not verb.verbs];"
         "print(sorted({'torch', 'diffusers', 'lightning'} & set(sys.modules)))"
     )

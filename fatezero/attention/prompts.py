@@ -146,9 +146,10 @@ def read_prompt(tokenizer: Any, text: str, contexts: int = 1, most: int = MAX_PR
     """
     context = int(tokenizer.model_max_length)
     read = _cut_into_contexts(_tokens(tokenizer, text), context)
+    prompt = _prompt(tokenizer, text, read, context, contexts, begins=True)
     if len(read) > contexts * context:
-        _refuse_length(text, len(read), context, contexts, most)
-    return _prompt(tokenizer, text, read, context, contexts, begins=True)
+        _refuse_length(prompt, len(read), most)
+    return prompt
 
 
 def read_unmarked_prompt(tokenizer: Any, text: str, context: int, *, attends_to_padding: bool) -> Prompt:
@@ -253,17 +254,20 @@ def _cut_into_contexts(read: Sequence[Token], context: int) -> list[Token]:
     return [token for part in parts for token in (begin, *part, end)]
 
 
-def _refuse_length(text: str, tokens: int, context: int, contexts: int, most: int) -> NoReturn:
-    needed = -(-tokens // context)
+def _refuse_length(prompt: Prompt, tokens: int, most: int) -> NoReturn:
+    context, needed = prompt.context, -(-tokens // prompt.context)
+    spelled = shortened(", ".join(map(quoted, prompt.spelled)), WORDS_SHOWN)
+    without = f", or leave out words that this checkpoint has to spell letter by letter ({spelled})" if spelled else ""
     if most == 1:
         raise UserError(
-            f"The prompt {quoted(text)} has {tokens - 2 * needed} tokens, and the text encoder reads {context - 2}: "
-            "shorten it."
+            f"The prompt {quoted(prompt.text)} has {tokens - 2 * needed} tokens, and the text encoder reads "
+            f"{context - 2}: shorten it{without}."
         )
     longer = f", or set prompt_contexts of the edit to {needed}" if needed <= most else ""
     raise UserError(
-        f"The prompt {quoted(text)} has {tokens - 2 * needed} tokens, which take {needed} contexts of the text "
-        f"encoder ({context - 2} tokens each, beside begin and end); prompt_contexts is {contexts}: shorten it{longer}."
+        f"The prompt {quoted(prompt.text)} has {tokens - 2 * needed} tokens, which take {needed} contexts of the text "
+        f"encoder ({context - 2} tokens each, beside begin and end); prompt_contexts is {prompt.contexts}: shorten "
+        f"it{longer}{without}."
     )
 
 

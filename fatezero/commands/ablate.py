@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fatezero.commands.score_words import tell_scores
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.errors import Made, UserError, attempt
@@ -54,8 +55,10 @@ class AblationOptions:
         edits: how many edits of each category are taken, the first ones; all by default.
         frames: how many frames of each clip are taken; all by default.
         variants: by name, the settings (dotted fields) that differ from the configuration given beside this; by
-            default the paper's ablations and baselines that mean something to the model.
-        sweep: fields and their lists of values, or one value: one more variant for each combination.
+            default the paper's ablations and baselines that mean something to the model; beside a sweep the
+            reference alone.
+        sweep: fields and their lists of values, or one value: one more variant for each combination that is not the
+            same as another variant.
         reference: the variant that all others are compared to.
         seeds: how many seeds are drawn where a result depends on one.
         out: folder of the run.
@@ -99,7 +102,13 @@ def ablate(
     work: WorkOptions,
     asking: AskingOptions = AskingOptions(),  # noqa: B008  (frozen)
 ) -> int:
-    """Compare variants of a method; whatever is there already is kept.
+    r"""Edit under every variant, score, and write tables and a page; what is there already is kept.
+
+    Examples:
+        fatezero ablate --config experiments/small.yaml
+        fatezero ablate --sweep '{blending.threshold: [0.1, 0.5]}' --edits 2
+        fatezero ablate --manifest edits.yaml \
+            --variants '{full: {}, plain: {fusion: null, blending: null}}'
 
     Args:
         options: what to compare.
@@ -126,6 +135,8 @@ def ablate(
 
     family, unit = _kind(networks)
     named = usual_variants(family) if options.variants is None else options.variants
+    if options.sweep and options.variants is None:
+        named = {options.reference: named[options.reference]}
     variants = make_variants(named, options.sweep, base)
     shared = {**vars(scoring), "judge": judge_location(scoring.judge), "asking": asking}
     wanted = EvaluateRun(**shared, run=options.out, root=options.root, processes=work.devices, threads=work.threads)
@@ -257,6 +268,8 @@ def _conclude(options: AblationOptions, scoring: EvaluateRun) -> int:
     problems = [*told_once(failures), *dict.fromkeys(problems)]
     for problem in problems:
         complain(problem)
+    if evaluation:
+        tell_scores(evaluation, scoring.judge)
     if board:
         say(f"tables: {options.out}/leaderboard.md and differences.md")
     if page:

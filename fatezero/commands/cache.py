@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 def cache(action: Literal["ls", "verify", "prune"], folder: Path, *, cache_gb: float | None = None) -> int:
     """List, check or shrink a folder of kept inversions.
 
+    Examples:
+        fatezero cache ls inversions
+        fatezero cache prune inversions --cache-gb 10
+
     Args:
         action: list them; verify them, taking damaged ones away; or prune to a bound.
         folder: the folder that was given as --cache.

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from fatezero.clips.images import IMAGE_SUFFIXES
+from fatezero.clips.images import CLIP_SUFFIXES, IMAGE_SUFFIXES
 from fatezero.clips.video import VideoInfo, probe
 from fatezero.commands.truths import check_truth
 from fatezero.data.manifest import is_manifest, read_manifest
@@ -18,16 +18,15 @@ from fatezero.errors import UserError, attempt
 from fatezero.system.terminal import say
 from fatezero.types import ClipSpec, Timing
 
-# By which a folder of clips is told from a folder of images, which is one clip.
-_VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
-    *(".vob", ".flv", ".wmv", ".asf", ".ogv", ".mxf", ".ivf", ".h264", ".hevc", ".y4m", ".gif", ".apng"),
-)
 _WIDTH = 120
 
 
 def check(path: str, *, root: str | None = None) -> int:
     """Say what clips are, how they would be read, and what is missing; nothing is edited.
+
+    Examples:
+        fatezero datasets check edits.yaml
+        fatezero datasets check clips/
 
     Args:
         path: a manifest in any of the known formats, a DAVIS folder, a clip, or a folder of clips.
@@ -106,7 +105,7 @@ def check_clips(path: str | Path) -> DatasetReport:
     """
     local = open_input(path)
     inside = sorted(file for file in local.iterdir() if not file.name.startswith(".")) if local.is_dir() else []
-    videos = [file for file in inside if file.suffix.lower() in _VIDEO_SUFFIXES]
+    videos = [file for file in inside if file.suffix.lower() in CLIP_SUFFIXES]
     images = any(file.suffix.lower() in IMAGE_SUFFIXES for file in inside)
     taken = videos or ([] if images else [file for file in inside if file.is_dir()])
     clips = [ClipSpec(path=str(file)) for file in taken or [local]]

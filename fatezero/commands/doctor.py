@@ -20,6 +20,10 @@ Finding = tuple[bool, str]  # whether it works, one line
 def doctor(model: str | None = None, networks: ModelOptions = ModelOptions()) -> int:  # noqa: B008  (frozen)
     """Say what works and what does not, on this machine or in a checkpoint, whose weights are not read.
 
+    Examples:
+        fatezero doctor
+        fatezero doctor stable-diffusion-v1-5/stable-diffusion-v1-5
+
     Args:
         model: a checkpoint, as for `fatezero edit --model`; the machine is looked at where none is named.
         networks: what is loaded with it.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from fatezero.commands.verbs import option
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.data.timecode import check_count_or_time
@@ -23,9 +24,9 @@ class EditOptions(FrameSelection):
     """What to edit, and where the results go.
 
     Attributes:
-        clip: a video file or a folder of images, here or in an object store. Without clip, source, target and
-            manifest, a shipped clip is edited.
-        source: prompt that describes the clip.
+        clip: a video file or a folder of images, here or in an object store; by default the shipped clip, of a jeep on
+            a road.
+        source: prompt that describes the clip; the shipped clip has its own.
         target: prompt that describes the edit.
         edited_words: words of the source prompt that the edit changes; they make the blending mask.
         target_words: words of the target prompt that stand for them; needed to blend latents by both.
@@ -63,7 +64,16 @@ class EditOptions(FrameSelection):
 def edit(
     options: EditOptions, networks: ModelOptions, method: MethodConfig, runtime: RuntimeConfig, work: WorkOptions
 ) -> int:
-    """Edit what the options name and write the results; what is there already is kept.
+    r"""Edit a clip, or all clips of a manifest, and write the results; what is there already is kept.
+
+    Examples:
+        fatezero edit
+        fatezero edit --target "a bus on the road" --edited-words jeep
+        fatezero edit --clip jeep.mp4 --source "a jeep on a road" \
+            --target "a car on a road" --edited-words jeep --frames 8 \
+            --model stable-diffusion-v1-5/stable-diffusion-v1-5
+        fatezero edit --steps 50 --feature-reuse 1 --variant slow
+        fatezero edit --manifest edits.yaml --out runs/many --devices 2
 
     Returns:
         0 if every edit is there, 1 if any failed.
@@ -76,7 +86,7 @@ def edit(
     from fatezero.data.remote import RemoteRun, is_remote
     from fatezero.runs.jobs import make_jobs
 
-    variant = _safe_name("variant", options.variant)
+    variant = _safe_variant(options.variant)
     if reserved_variant_name(variant):
         raise UserError(f"--variant is {variant!r}, a name of the run folder's own files: choose another.")
     remote = RemoteRun(options.out) if is_remote(options.out) else None
@@ -101,13 +111,25 @@ def _requests(options: EditOptions) -> Sequence[EditRequest]:
         return _of_manifest(options, options.manifest)
     if options.root is not None:
         raise UserError("--root was given without --manifest, whose clip paths it is for.")
+    if options.clip is None and options.target is not None:
+        return (_with_selection(_of_shipped_clip(options), options),)
     if not given:
-        _refuse(options, OF_ONE_EDIT, "the shipped clip's own; give --clip as well")
+        _refuse(options, OF_ONE_EDIT, "the shipped edit's own; give --target as well")
         return (_with_selection(shipped.DEMO, options),)
-    missing = [name for name in single if name not in given]
+    missing = [name for name in ("source", "target") if name not in given]
     if missing:
-        raise UserError(f"--{missing[0]} is missing: one edit needs --clip, --source and --target.")
-    return (_one_request(options),)
+        raise UserError(f"{option(missing[0])} is missing: one edit needs --clip, --source and --target.")
+    clip = {"path": options.clip or "", **options.selection, "audio": options.audio}
+    return (_one_request(options, Path(options.clip or "").stem, clip, options.source),)
+
+
+def _of_shipped_clip(options: EditOptions) -> EditRequest:
+    """Another edit of the shipped clip."""
+    from fatezero.data.manifest import request_to_json
+    from fatezero.shipped import DEMO
+
+    source = DEMO.source_prompt if options.source is None else options.source
+    return _one_request(options, DEMO.id, request_to_json(DEMO)["clip"], source)
 
 
 def _of_manifest(options: EditOptions, manifest: str) -> list[EditRequest]:
@@ -119,14 +141,14 @@ def _of_manifest(options: EditOptions, manifest: str) -> list[EditRequest]:
     return [_with_selection(request, options) for request in read.requests]
 
 
-def _one_request(options: EditOptions) -> EditRequest:
+def _one_request(options: EditOptions, name: str, clip: Mapping[str, Any], source: str | None) -> EditRequest:
+    """The edit of a clip, called by a name, that the options describe."""
     from fatezero.data.manifest import request_from_json
 
-    name = options.id or _slug(f"{Path(options.clip or '').stem}-{options.target}")
     stated = {
-        "id": name,
-        "clip": {"path": options.clip or "", **options.selection, "audio": options.audio},
-        "source_prompt": options.source,
+        "id": options.id or _slug(f"{name}-{options.target}"),
+        "clip": clip,
+        "source_prompt": source,
         "target_prompt": options.target,
         "edited_words": list(options.edited_words),
         "target_words": list(options.target_words),
@@ -147,7 +169,7 @@ def _refuse(options: EditOptions, names: Sequence[str], beside: str) -> None:
     """No option is passed over in silence."""
     for field in fields(EditOptions):
         if field.name in names and getattr(options, field.name) != field.default:
-            raise UserError(f"--{field.name.replace('_', '-')} was given beside {beside}.")
+            raise UserError(f"{option(field.name)} was given beside {beside}.")
 
 
 def _slug(text: str) -> str:
@@ -159,7 +181,7 @@ def _slug(text: str) -> str:
     return kept if slug == kept and text.isascii() else f"{kept}-{json_digest(text, 4)}"
 
 
-def _safe_name(option: str, name: str) -> str:
+def _safe_variant(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", name):
-        raise UserError(f"--{option} is {name!r}: it names a folder, so use letters, digits, '.', '_' and '-' alone.")
+        raise UserError(f"--variant is {name!r}: it names a folder, so use letters, digits, '.', '_' and '-' alone.")
     return name

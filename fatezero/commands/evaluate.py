@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fatezero.commands.score_words import tell_scores
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
 from fatezero.system.importing import importing
-from fatezero.system.terminal import complain, say
+from fatezero.system.terminal import complain, counted, say
 from fatezero_eval.options import AskingOptions, EvaluateRun, EvaluateVideos, ScoringOptions
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ def evaluate(
     resize: bool = False,
     trim: bool = False,
 ) -> int:
-    """Score a run folder, or foreign videos; write rows, and say what came out.
+    r"""Score a run folder, or foreign videos; write rows, and say what came out.
+
+    Examples:
+        fatezero evaluate runs/edit
+        fatezero evaluate runs/edit --judge ViT-B-32/openai --metrics 'warp_*'
+        fatezero evaluate --method theirs --videos theirs/ \
+            --manifest edits.yaml --out runs/theirs
 
     Args:
         run: a run folder, runs/<name>.
@@ -64,17 +71,18 @@ def evaluate(
             raise UserError(
                 f"--{beside[0]} was given beside a run folder, but is for foreign videos: leave one of them out."
             )
-        return tell(evaluate_run(EvaluateRun(**shared, run=run, manifest=manifest, root=root, out=out), write_truth))
+        ours = EvaluateRun(**shared, run=run, manifest=manifest, root=root, out=out)
+        return tell(evaluate_run(ours, write_truth), options.judge)
     needed = {"method": method, "videos": videos, "manifest": manifest, "out": out}
     missing = [name for name, value in needed.items() if value is None]
     if missing:
         raise UserError(f"--{missing[0]} is missing: give a run folder, or --method, --videos, --manifest and --out.")
     chosen = {"root": root, "categories": categories, "resize": resize, "trim": trim}
     theirs = EvaluateVideos(**shared, **needed, **chosen)  # type: ignore[arg-type]
-    return tell(evaluate_videos(theirs, write_truth))
+    return tell(evaluate_videos(theirs, write_truth), options.judge)
 
 
-def tell(evaluation: Evaluation) -> int:
+def tell(evaluation: Evaluation, judge: str) -> int:
     """Say what came of an evaluation, each thing once; 1 if anything failed."""
     from fatezero_eval.scoring.refusals import told_once, undefined
     from fatezero_eval.tables.notation import markdown
@@ -94,5 +102,6 @@ def tell(evaluation: Evaluation) -> int:
         say(markdown(set_distance_grid(evaluation.distances)))
     if evaluation.costs is not None:
         say(evaluation.costs)
-    say(f"{len(evaluation.rows)} rows in {evaluation.lines} and {evaluation.table}")
+    tell_scores(evaluation, judge)
+    say(f"{counted(len(evaluation.rows), 'row')} in {evaluation.lines} and {evaluation.table}")
     return 1 if evaluation.failures else 0

@@ -28,6 +28,10 @@ def invert(
 ) -> int:
     """Invert the clips of a manifest into the cache, for edits to come.
 
+    Examples:
+        fatezero invert --manifest edits.yaml --cache inversions
+        fatezero edit --manifest edits.yaml --cache inversions --out runs/many
+
     Returns:
         0 if every inversion is there, 1 if any failed.
 

@@ -13,6 +13,10 @@ def leaderboard(
 ) -> int:
     """Write the tables and print them in short.
 
+    Examples:
+        fatezero leaderboard runs/ablation
+        fatezero leaderboard runs/ours runs/theirs published.csv --out runs/board
+
     Args:
         runs: run folders, folders of scored foreign videos, and csv files of published scores (edit, metric, value).
         out: where the tables go; the first run by default.

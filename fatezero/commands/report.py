@@ -11,6 +11,9 @@ from fatezero.system.terminal import complain, say
 def report(run: Path, *, manifest: str | None = None, root: str | None = None) -> int:
     """Write the page and say where it is.
 
+    Examples:
+        fatezero report runs/edit
+
     Args:
         run: a run folder.
         manifest: the edits, with what is known of the right results; by default those that the run was made of.

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fatezero.clips.video import VideoInfo, probe
+from fatezero.commands.accounts import account, announce
 from fatezero.commands.work_options import WorkOptions
 from fatezero.config import GB, MethodConfig, ModelOptions, RuntimeConfig
-from fatezero.data.layout import SIDE_BY_SIDE_VIDEO, plans, state_files
+from fatezero.data.layout import plans, state_files
 from fatezero.data.manifest import check_texts
 from fatezero.data.remote import RemoteRun
 from fatezero.diffusion.checkpoint import CLIP, Checkpoint, find_checkpoint, folder_of_clip, native_size, sized
@@ -22,15 +23,7 @@ from fatezero.lightning.fork_server import start_fork_server
 from fatezero.runs.disk_space import check_disk
 from fatezero.runs.jobs import EditJob, InversionGroup, cut_job
 from fatezero.runs.scheduling import share_inversions
-from fatezero.runs.state import (
-    clear_run,
-    failure_reason,
-    left_to_do,
-    prepare_run,
-    record_failure,
-    state_of,
-    write_results_table,
-)
+from fatezero.runs.state import clear_run, left_to_do, prepare_run, record_failure, write_results_table
 from fatezero.system.importing import importing
 from fatezero.system.terminal import complain, say
 from fatezero.types import ClipSpec, EditRequest
@@ -69,10 +62,8 @@ def perform(
         left = list(jobs)  # one process may start after another has finished something, and all must share alike
     doable = [job for job in left if job.request.id not in unfit]
     groups = share_inversions(part for job in doable for part in cut_job(job, work.segment))
-    say(
-        f"{len(jobs)} edits with {model} into {run}: {len(jobs) - len(left)} are there, "
-        f"{len(doable)} to do from {len(groups)} inversions"
-    )
+    if is_first_process():
+        announce(jobs, left, unfit, groups, model, remote.shown if remote else run)
     check_disk(doable, run, None if work.disk_gb is None else int(work.disk_gb * GB))
     if work.dry_run:
         for name, reason in unfit.items():
@@ -126,7 +117,7 @@ def _foretell(groups: Sequence[InversionGroup], runtime: RuntimeConfig, work: Wo
 
 
 def _account(jobs: Sequence[EditJob], run: Path, remote: RemoteRun | None) -> int:
-    """What the run folder, or its store, holds of the jobs, by looking: nothing that a process said counts."""
+    """What the run folder, or its store, holds of the jobs; the first process says so."""
     if not is_first_process():
         return 0
     write_results_table(run)
@@ -134,14 +125,7 @@ def _account(jobs: Sequence[EditJob], run: Path, remote: RemoteRun | None) -> in
         for file in state_files(run):
             remote.publish(file)
         remote.check_results()
-    states = [state_of(job.folder, job.digest) for job in jobs]
-    for job, state in zip(jobs, states, strict=True):
-        if state != "done":
-            reason = failure_reason(job.folder) if state == "failed" else "nothing was written; run again"
-            complain(f"{job.name}: {reason}")
-    done = states.count("done")
-    say(f"{done} of {len(jobs)} edits are in {remote.shown if remote else run}; look at {SIDE_BY_SIDE_VIDEO} in each.")
-    return 0 if done == len(jobs) else 1
+    return account(jobs, run, remote)
 
 
 def checkpoints(networks: ModelOptions) -> Callable[[EditRequest], Checkpoint]:
@@ -185,6 +169,7 @@ def editor_factory(runtime: RuntimeConfig, work: WorkOptions, remote: RemoteRun 
         threads=work.threads,
         processes=work.devices,
         quiet=not is_first_process(),
+        verbose=work.verbose,
     )
 
 

@@ -21,7 +21,12 @@ TRACE = "failure.log"  # beside what a tuning writes
 
 
 def tune(options: TuningConfig, networks: ModelOptions) -> int:
-    """Tune a checkpoint on a clip, or one on each clip of a manifest.
+    r"""Tune a checkpoint on a clip, or one on each clip of a manifest.
+
+    Examples:
+        fatezero tune --clip jeep.mp4 --prompt "a jeep" --out runs/jeep
+        fatezero edit --model runs/jeep/model --clip jeep.mp4 \
+            --source "a jeep" --target "a car"
 
     Returns:
         0 if every tuned checkpoint is there, 1 if any failed.

@@ -27,6 +27,7 @@ class WorkOptions:
         cache_gb: bound of that folder in units of 1e9 bytes; the least recently used go first.
         disk_gb: what results may take in units of 1e9 bytes; by default what is free.
         dry_run: say what would be done, what it takes and how long, and stop.
+        verbose: also say how the work is done: network calls, where the source's attention is kept, bytes.
     """
 
     devices: int = 1
@@ -37,6 +38,7 @@ class WorkOptions:
     cache_gb: float | None = None
     disk_gb: float | None = None
     dry_run: bool = False
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         check_number("--devices", self.devices, 1, MAX_PROCESSES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fatezero import shipped
-from fatezero.config import ModelOptions, ScheduleOwner
+from fatezero.config import ModelOptions, ScheduleOwner, check_number
 from fatezero.diffusion.additions import NOTHING_ADDED, Additions, find_additions
 from fatezero.diffusion.hub import fetch_file, fetch_folder, hub_name
 from fatezero.diffusion.layouts import ADAPTER_STEM, COGVIDEOX, FAMILY_OF, FLUX, STEMS, WAN, Family
@@ -23,6 +23,7 @@ from fatezero.system.terminal import quoted
 from fatezero.types import ClipSpec
 
 MAX_SIDE = 1024  # of the latents that a network is trained on
+MAX_PSNR = 100.0  # dB; of equal pictures it is infinite
 MAX_TRAINED = {"side": 8192, "frames": 4096}
 FLUX_PATCH = 2  # latents in a row that diffusers' pipeline packs into a token
 WAN_5B_SIDE, WAN_5B_PIXELS = 704, 16  # Wan 2.2 TI2V's model card; its autoencoder's pixels in a row for a latent
@@ -30,6 +31,7 @@ COGVIDEOX_15_SIDE = 768  # its model card; its configuration states 300 latents 
 CLIP = "{clip}"  # in a model's name: one model for each clip
 # In its folder: dotted field names of MethodConfig and their values; and what it was trained on.
 RECOMMENDATIONS = "fatezero.json"
+LEAST_PSNR = "least_psnr"  # in that file: at what its autoencoder gives back 99 of 100 pictures of its world, in dB
 TRAINED_ON = "trained_on"  # in that file: "side", the short side of frames in pixels, and "frames", the clips' length
 TEMPORAL = "temporal"  # folder of a tuned checkpoint's temporal layers
 DEPTHS = ("*", "*/*", "*/*/*")  # of a checkpoint's files; unlike `rglob` these follow folders that are links
@@ -302,6 +304,21 @@ def trained_on(folder: Path) -> dict[str, int]:
             '{"side": 128, "frames": 17}.'
         )
     return dict(stated)
+
+
+def least_psnr(folder: Path) -> float | None:
+    """How well a checkpoint's `fatezero.json` says its autoencoder gives back what it was trained on, in dB.
+
+    Returns:
+        What 99 of 100 such pictures exceed; None where it does not say.
+
+    Raises:
+        UserError: if it says something else.
+    """
+    path = folder / RECOMMENDATIONS
+    stated = read_object(path).get(LEAST_PSNR) if path.exists() else None
+    check_number(f"{path}: {LEAST_PSNR}", stated, 0, MAX_PSNR)
+    return None if stated is None else float(stated)
 
 
 def native_size(folder: Path) -> tuple[int, int]:

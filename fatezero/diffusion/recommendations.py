@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from fatezero.config import MethodConfig
-from fatezero.diffusion.checkpoint import RECOMMENDATIONS, TRAINED_ON, family_in
+from fatezero.diffusion.checkpoint import LEAST_PSNR, RECOMMENDATIONS, TRAINED_ON, family_in
 from fatezero.diffusion.vetting import read_object
 from fatezero.errors import UserError
 from fatezero.system.terminal import quoted, shortened
@@ -96,11 +96,11 @@ def recommended_method(checkpoint: Path, adapter: Path | None = None) -> MethodC
 
 
 def recommendations(folder: Path) -> dict[str, Any]:
-    """What a checkpoint recommends in its `fatezero.json`, beside what it was trained on; nothing if it has none.
+    """What a checkpoint recommends in its `fatezero.json`, beside what it says of its training; nothing if it has none.
 
     Raises:
         UserError: if the file is not a JSON object.
     """
     path = folder / RECOMMENDATIONS
     stated = read_object(path) if path.exists() else {}
-    return {name: value for name, value in stated.items() if name != TRAINED_ON}
+    return {name: value for name, value in stated.items() if name not in {TRAINED_ON, LEAST_PSNR}}

@@ -18,12 +18,13 @@ from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.errors import Made, UserError, attempt, unwrap
 from fatezero.lightning.arriving import arrive
 from fatezero.lightning.datamodule import LoadedJob
-from fatezero.pipeline import FateZero, Progress
+from fatezero.pipeline import FateZero
 from fatezero.results import EditResult, Inversion
 from fatezero.runs.inversion_cache import InversionCache
 from fatezero.runs.jobs import EditJob, InversionGroup
 from fatezero.runs.segments import needed_frames, own_part
 from fatezero.system.importing import importing
+from fatezero.system.progress import Progress, no_progress, steps_shown
 from fatezero.system.terminal import heard, printable
 from fatezero.types import Clip
 
@@ -62,6 +63,7 @@ class EditorFactory:
         threads: CPU threads of each process.
         processes: how many share this machine's memory.
         quiet: show no progress.
+        verbose: say how the work is done.
     """
 
     runtime: RuntimeConfig
@@ -71,6 +73,7 @@ class EditorFactory:
     threads: int = 1
     processes: int = 1
     quiet: bool = False
+    verbose: bool = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in a process that was started for this work."""
@@ -89,7 +92,7 @@ class EditorFactory:
         runtime = replace(self.runtime, device=device.type)  # type: ignore[arg-type]
         cache = InversionCache(self.cache, self.cache_bytes) if self.cache else None
         with importing():  # diffusers and transformers
-            return FateZero.load(checkpoint.networks, runtime, self.say, cache, self.processes)
+            return FateZero.load(checkpoint.networks, runtime, self.say, cache, self.processes, self.say_detail)
 
     def say(self, sentence: str) -> None:
         """Tell the user without breaking a bar.
@@ -102,23 +105,14 @@ class EditorFactory:
                 tqdm.write(printable(sentence))
                 sys.stdout.flush()
 
+    def say_detail(self, sentence: str) -> None:
+        """Tell the user who asked how the work is done."""
+        if self.verbose:
+            self.say(sentence)
 
-class StepBar:
-    """A bar for each stage of one job."""
-
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self._name = name
-        self._quiet = quiet
-        self._bar: tqdm | None = None  # type: ignore[type-arg]
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        with heard(sys.stderr):
-            if self._bar is None or done == 1:
-                self._bar = tqdm(total=total, desc=f"{self._name} {stage}", unit="step", disable=self._quiet)
-            self._bar.update()
-            if done == total:
-                self._bar.close()
+    def progress(self, name: str) -> Progress:
+        """What shows how far a job is."""
+        return no_progress if self.quiet else steps_shown(name, alone=self.processes == 1)
 
 
 class InversionModule(LightningModule):
@@ -146,7 +140,7 @@ class InversionModule(LightningModule):
         """Invert a job's clip."""
         if batch is None or not batch.wanted:
             return None
-        editor, progress = self.editor(batch.job.checkpoint), self._bar(batch, batch_idx)
+        editor, progress = self.editor(batch.job.checkpoint), self._progress(batch, batch_idx)
         return Prediction(batch.job, attempt(lambda: self._make(unwrap(editor), batch, progress)), batch.clip, editor)
 
     def _make(self, editor: FateZero, batch: LoadedJob, progress: Progress) -> Any:
@@ -159,10 +153,13 @@ class InversionModule(LightningModule):
             self._last = batch.group, attempt(lambda: _invert(editor, batch, progress))
         return self._last[1]
 
-    def _bar(self, batch: LoadedJob, batch_idx: int) -> StepBar:
+    def _progress(self, batch: LoadedJob, batch_idx: int) -> Progress:
         count = sum(self.trainer.num_predict_batches)
-        place = f"process {self.global_rank}, " if self.trainer.world_size > 1 else ""
-        return StepBar(f"[{place}{batch_idx + 1}/{count}] {batch.job.name}", quiet=self.factory.quiet)
+        if self.trainer.world_size > 1:
+            return self.factory.progress(f"[process {self.global_rank}, {batch_idx + 1}/{count}] {batch.job.name}")
+        return self.factory.progress(
+            f"[{batch_idx + 1}/{count}] {batch.job.name}" if count > 1 else batch.job.folder.name
+        )
 
 
 class EditingModule(InversionModule):

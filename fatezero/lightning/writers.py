@@ -140,22 +140,23 @@ def _publish(prediction: Prediction[EditResult] | None, factory: EditorFactory, 
             return
         job = prediction.job
         said = attempt(lambda: _save(prediction, factory))
-        if isinstance(said, UserError):
+        if isinstance(said, UserError):  # its sentence is told when all is done, from where it is kept
             unkept = attempt(partial(record_failure, job, said))
-            said = " ".join(map(str, filter(None, (said, unkept))))
+            said = f"{said} {unkept}" if unkept else ""
         if said:
             factory.say(f"{job.name}: {said}")
 
 
 def _save(prediction: Prediction[EditResult], factory: EditorFactory) -> str:
-    """Write a result and say how its clip was read; of a segment nothing is said unless it was the last."""
+    """Write a result and say what was done to its clip; of a segment nothing is said unless it was the last."""
     if prediction.job.segment is None:
         return _save_whole(prediction.job, prediction, unwrap(prediction.result), factory)
     return _keep_segment(prediction, unwrap(prediction.result), factory)
 
 
 def _save_whole(job: EditJob, prediction: Prediction[EditResult], result: EditResult, factory: EditorFactory) -> str:
-    notes = save_result(job, result, unwrap(prediction.clip), unwrap(prediction.editor))
+    reader, *notes = save_result(job, result, unwrap(prediction.clip), unwrap(prediction.editor))
+    factory.say_detail(f"{job.name}: {reader}")
     _copy_away(job.folder, factory.remote)
     clear_failure(job)
     return " ".join(notes)

@@ -139,11 +139,18 @@ class Painter:
     def invert(self, pictures: Pictures) -> list[Inversion]:
         """Each picture carried to noise under its caption, as a clip of one frame."""
         shown = zip(pictures.images, pictures.scenes, strict=True)
-        return [self.editor.invert(image[None], scene.caption, [self._target(scene.caption)]) for image, scene in shown]
+        return [
+            self.editor.invert(image[None], scene.caption, [self._target(scene.caption)], progress=False)
+            for image, scene in shown
+        ]
 
     def denoise(self, inversions: Sequence[Inversion]) -> Images:
         """Back from inverted noise, without guidance."""
-        results = [self.editor.edit_inverted(inversion, self._target(inversion.prompt)) for inversion in inversions]
+        targets = [self._target(inversion.prompt) for inversion in inversions]
+        results = [
+            self.editor.edit_inverted(inversion, target, progress=False)
+            for inversion, target in zip(inversions, targets, strict=True)
+        ]
         return np.concatenate([result.frames for result in results])
 
     def _target(self, prompt: str) -> Target:

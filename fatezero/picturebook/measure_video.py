@@ -123,8 +123,8 @@ class VideoPainter:
             blending=None,
         )
         target = Target(prompt=scene.caption, method=method)
-        inversion = self.editor.invert(frames, scene.caption, [target])
-        return self.editor.edit_inverted(inversion, target).frames
+        inversion = self.editor.invert(frames, scene.caption, [target], progress=False)
+        return self.editor.edit_inverted(inversion, target, progress=False).frames
 
     def word_maps(self, frames: Frames, scene: Scene, level: float) -> Tensor:
         """Where a clip's words look at a noise level: f,m,n,T, the mean over heads and layers."""

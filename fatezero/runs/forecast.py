@@ -20,6 +20,7 @@ from fatezero.runs.disk_space import result_bytes
 from fatezero.runs.jobs import EditJob, InversionGroup, clip_length
 from fatezero.runs.scheduling import spread
 from fatezero.source_attention.budget import choose_backend
+from fatezero.system.terminal import counted
 
 REPEATS = 2
 LATENTS_TIMED = 2  # of a clip, by the autoencoder
@@ -91,7 +92,7 @@ class Forecaster:
             again = choice is not None and choice.backend == "recompute"
             inversion = _inversion_seconds(plans[0], call) if method.inverts else 0.0
             edits = sum(_edit_seconds(plan, call, again=again) for plan in plans)
-            plan = f"{len(denoiser.chunks)} network calls a step; {choice or 'no source attention'}"
+            plan = f"{counted(len(denoiser.chunks), 'network call')} a step; {choice or 'no source attention'}"
         stages = self._autoencoder(job, frames) * frames * (1 + len(group.jobs)) / 2
         kept = self._trajectory_bytes(group, latents) if method.inverts else 0
         return GroupForecast(inversion + edits + stages, kept + (choice.predicted if choice else 0), plan)
@@ -195,8 +196,9 @@ class RunForecast:
         return "\n".join(
             [
                 *self.plans,
-                f"predicted: {self.seconds:.0f} s on {self.workers} processes, {self.kept_bytes / GB:.3f} GB kept at "
-                f"once in each, at most {self.result_bytes / GB:.3f} GB of results",
+                f"predicted: {self.seconds:.0f} s on {self.workers} process{'' if self.workers == 1 else 'es'}, "
+                f"{self.kept_bytes / GB:.3f} GB kept at once in each, at most {self.result_bytes / GB:.3f} GB of "
+                "results",
             ]
         )
 

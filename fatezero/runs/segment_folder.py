@@ -83,7 +83,7 @@ class SegmentFolder:
         return replace(
             last,
             frames=joined["frames"].numpy(),
-            source_frames=joined["source_frames"].numpy(),
+            source=replace(last.source, frames=joined["source_frames"].numpy()),
             latents=joined["latents"],
             masks=joined["masks"].numpy() if "masks" in joined else None,
             attention={word: joined[f"attention {word}"].numpy() for word in last.attention},

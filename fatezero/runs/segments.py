@@ -78,7 +78,7 @@ def own_part(result: EditResult, segment: Segment) -> EditResult:
     return replace(
         result,
         frames=result.frames[own],
-        source_frames=result.source_frames[own],
+        source=replace(result.source, frames=result.source_frames[own]),
         latents=result.latents[own],
         masks=None if result.masks is None else result.masks[own],
         attention={word: maps[own] for word, maps in result.attention.items()},

@@ -18,6 +18,7 @@ from fatezero.data.files import read_json
 from fatezero.data.layout import PLAN, RECORD, RESULTS, failure_file, failure_log, plan_lock, segment_folders
 from fatezero.data.layout import plans as list_plans
 from fatezero.errors import UnforeseenError, UserError
+from fatezero.runs.differences import differences
 from fatezero.runs.jobs import EditJob
 from fatezero.system.locking import locked
 from fatezero.system.publishing import clear_leftovers, replace_text, replacing
@@ -97,9 +98,10 @@ def left_to_do(jobs: Sequence[EditJob], *, redo: bool) -> list[EditJob]:
     for job in jobs:
         state = state_of(job.folder, job.digest)
         if state == "other" and not redo:
+            made = ", ".join(differences(job)) or "another request, clip, configuration or checkpoint"
             raise UserError(
-                f"{job.folder} holds a result of another request, clip, configuration or checkpoint: choose another "
-                "--out or --variant, or give --redo to replace it."
+                f"{job.folder} holds a result of {made}: give --variant NAME (or --out) to keep both, or --redo to "
+                "replace it."
             )
         if state != "done":
             left.append(job)
@@ -212,6 +214,28 @@ def read_status(run: Path) -> Status:
                 EditStatus(plan.parent.name, result, state, failure_reason(folder) if state == "failed" else "")
             )
     return Status(tuple(entries))
+
+
+def forget_failures(run: Path) -> int:
+    """Take what failed off the list of what was asked for, as where it was a typing error.
+
+    Returns:
+        How many edits that were.
+
+    Raises:
+        UserError: it is no run folder, or cannot be written.
+    """
+    failed = [entry for entry in read_status(run).entries if entry.state == "failed"]
+    for variant in dict.fromkeys(entry.variant for entry in failed):
+        folder = run / variant
+        gone = {entry.result for entry in failed if entry.variant == variant}
+        with locked(plan_lock(folder)):
+            plan = {result: digest for result, digest in _read_plan(folder).items() if result not in gone}
+            replace_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+        for result in gone:
+            failure_file(folder / result).unlink(missing_ok=True)
+            failure_log(folder / result).unlink(missing_ok=True)
+    return len(failed)
 
 
 def write_results_table(run: Path) -> Path:

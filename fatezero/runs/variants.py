@@ -42,20 +42,24 @@ def make_variants(named: Mapping[str, Settings], sweep: Mapping[str, Any], base:
 
     Args:
         named: by name, the settings that differ from the base.
-        sweep: fields and their lists of values, or one value: one more variant for each combination.
+        sweep: fields and their lists of values, or one value: one more variant for each combination; of several, those
+            that are another variant under a name of their own are left out.
         base: the configuration that variants start from.
 
     Raises:
         UserError: for unknown fields or values that do not fit, naming the variant.
     """
-    settings = {name: dotted(given) for name, given in named.items()} | _swept(dotted(sweep))
+    swept = _swept(dotted(sweep))
     variants: dict[str, Variant] = {}
-    for name, given in settings.items():
+    for name, given in ({name: dotted(given) for name, given in named.items()} | swept).items():
         folder = folder_name(name)
         alike = next((other for other in variants if _as_disks_see(other) == _as_disks_see(folder)), None)
         if alike is not None:
             raise UserError(f"Two variants would share the folder {folder} (or {alike}): give each a name of its own.")
-        variants[folder] = Variant(given, with_settings(base, given, f"variant {name}"))
+        method = with_settings(base, given, f"variant {name}")
+        again = name in swept and any(method == other.method for other in variants.values())
+        if not again or len(swept) == 1:  # the agent of a W&B sweep asks for the one that it names
+            variants[folder] = Variant(given, method)
     return variants
 
 

@@ -43,6 +43,11 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 edit", "2 edits"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def say(text: object) -> None:
     """Print to the user.
 

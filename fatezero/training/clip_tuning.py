@@ -149,7 +149,8 @@ class ClipTuning(SteppedModule):
         rows: list[Sequence[Frames]] = [shown]
         for prompt in prompts:
             scale = 1.0 if prompt == self.prompt else method.guidance_scale
-            result = editor.edit(self.frames, self.prompt, prompt, method=replace(method, guidance_scale=scale))
+            guided = replace(method, guidance_scale=scale)
+            result = editor.edit(self.frames, self.prompt, prompt, method=guided, progress=False)
             rows.append(result.frames[np.linspace(0, len(self.frames) - 1, len(shown)).astype(int)])
         self.train()
         self.on_fit_start()

@@ -91,6 +91,49 @@ def test_an_edit_leaves_everything_a_person_wants(edit: Callable[..., int], tmp_
     assert meta["peak_memory_bytes"] > 0
 
 
+def test_an_edit_says_first_what_and_last_where(
+    edit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit("--edited-words", "jeep", id="square") == 0
+    said = capsys.readouterr()
+    first, *_, there, look = said.out.splitlines()
+    assert first == f"Editing 'square.mp4': from '{SOURCE}' to '{TARGET}', changing 'jeep'."
+    assert there == f"The edit is in {tmp_path}/run/fatezero/square"
+    assert f"{tmp_path}/run/fatezero/square/side_by_side.mp4" in look
+    inside = ("network call a step", "kept latents", "Decoded by")
+    assert not [word for word in inside if word in said.out + said.err]
+    assert edit("--edited-words", "jeep", "--verbose", id="again") == 0
+    said = capsys.readouterr()
+    assert all(word in said.out for word in inside)
+    assert edit("--edited-words", "jeep", id="square", steps=1, target="a silver car") == 1
+    assert capsys.readouterr().err == (
+        f"fatezero: {tmp_path}/run/fatezero/square holds a result of target_prompt '{TARGET}' (now 'a silver car'), "
+        "steps 2 (now 1): give --variant NAME (or --out) to keep both, or --redo to replace it.\n"
+    )
+
+
+def test_a_wrong_word_is_told_once_and_can_be_forgotten(
+    edit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit("--edited-words", "jepp", id="square") == 1
+    said = capsys.readouterr()
+    assert "'jepp' is not a word" not in said.out
+    assert said.err.count("'jepp' is not a word") == 1
+    assert "edits are in" not in said.out
+    run = str(tmp_path / "run")
+    assert main(["status", run]) == 1
+    assert main(["status", run, "--forget"]) == 0
+    assert main(["status", run]) == 0
+    assert not list(tmp_path.glob("run/**/*.failed*"))
+
+
+def test_a_folder_of_videos_is_no_clip(
+    edit: Callable[..., int], clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edit(clip=clip.parent) == 1
+    assert "holds videos (square.mp4) and no images: name one of them" in capsys.readouterr().err
+
+
 def test_running_again_gives_the_same_bytes(edit: Callable[..., int], tmp_path: Path) -> None:
     for out in ("a", "b"):
         assert edit(id="square", out=tmp_path / out) == 0
@@ -207,10 +250,9 @@ def _write_audio(path: Path) -> None:
 
 
 def test_unknown_options_are_refused(edit: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        edit("--fusion.windows=3")
-    assert stopped.value.code == 2
-    assert "windows" in capsys.readouterr().err
+    assert edit("--fusion.windows=3") == 2
+    said = capsys.readouterr().err
+    assert said == "fatezero: fatezero edit has no option --fusion.windows; did you mean --fusion.word-windows?\n"
 
 
 def test_a_checkpoint_without_safetensors_is_refused(
@@ -283,16 +325,16 @@ def test_an_interrupted_run_leaves_no_half_result(golden_folder: Path, clip: Pat
     options = {"model": golden_folder / "model", "clip": clip, "source": SOURCE, "target": TARGET, "steps": 500}
     options |= {"height": 64, "width": 96, "out": tmp_path / "run", "id": "slow", "device": "cpu"}
     command = [sys.executable, "-c", INTERRUPTIBLE, "edit", *(f"--{k}={v}" for k, v in options.items())]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
+    process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     said = ""
-    while "inversion" not in said:  # the bar has started, so the work has
-        character = process.stderr.read(1)
+    while "inversion" not in said:  # the work has begun
+        character = process.stdout.read(1)
         assert character, said
         said += character
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
@@ -302,11 +344,11 @@ def test_an_interrupted_run_leaves_no_half_result(golden_folder: Path, clip: Pat
 
 
 def test_help_and_configuration(capsys: pytest.CaptureFixture[str], golden_folder: Path) -> None:
-    for words in (["--help"], ["edit", "--help"], ["bench", "--help"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        assert stopped.value.code == 0
-    capsys.readouterr()
+    for words in ([], ["--help"], ["edit", "--help"], ["bench", "-h"], ["train"], ["train", "clip", "--help"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out.startswith(" ".join(["usage: fatezero", *words]).partition(" -")[0])
+    assert main(["--help", "status"]) == 0
+    assert capsys.readouterr().out.startswith("usage: fatezero status")
     with pytest.raises(SystemExit):
         main(["edit", f"--model={golden_folder / 'model'}", "--steps=7", "--print_config"])
     printed = capsys.readouterr().out

@@ -152,7 +152,7 @@ def test_predictions_come_back_on_request(clip: ClipSpec, factory: EditorFactory
 
 def test_a_job_is_inverted_once(clip: ClipSpec, factory: EditorFactory, capsys: pytest.CaptureFixture[str]) -> None:
     groups = share_inversions(jobs([request(clip, "one"), request(clip, "two", "a blue ball")]))
-    trainer().predict(EditingModule(replace(factory, quiet=False)), JobDataModule(groups))
+    trainer().predict(EditingModule(replace(factory, quiet=False, verbose=True)), JobDataModule(groups))
     assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith("kept")]) == 1
 
 

@@ -1,6 +1,6 @@
 """Checkpoints as people have them: every layout loads, computes what diffusers computes, or is refused in a sentence.
 
-docs/checkpoints.md lists the layouts, each with its test here.
+docs/reference/checkpoints.md lists the layouts, each with its test here.
 """
 
 from __future__ import annotations

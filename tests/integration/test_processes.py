@@ -197,7 +197,7 @@ def test_kept_inversions_change_nothing(
     run([*inverting, f"--manifest={edits}", f"--cache={cache}", "--steps=2", "--devices=2"])
     listed = warm([sys.executable, "-m", "fatezero", "cache", "ls", str(cache)])
     assert "2 inversions" in listed
-    said = warm(command(edits, tmp_path / "found", f"--cache={cache}"))
+    said = warm(command(edits, tmp_path / "found", f"--cache={cache}", "--verbose"))
     assert said.count("from the cache") == 2
     warm(command(edits, tmp_path / "made", "--backend=recompute"))
     assert digests(tmp_path / "found") == digests(tmp_path / "made")

@@ -220,7 +220,8 @@ def test_an_edit_in_the_second_context_equals_the_reference(
 
 def test_a_kept_inversion_is_one_of_as_many_contexts(backbone32: UNetBackbone, tmp_path: Path) -> None:
     said: list[str] = []
-    editor = FateZero(backbone32, RuntimeConfig(device="cpu"), said.append, InversionCache(tmp_path))
+    cache = InversionCache(tmp_path)
+    editor = FateZero(backbone32, RuntimeConfig(device="cpu"), cache=cache, detail=said.append)
     frames = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
     method = replace(METHOD, steps=1, fusion=FusionConfig(), blending=BlendingConfig())
     made = [

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from fatezero.cli import VERBS, main
-from fatezero.commands.parsing import chosen, gathered, parse, parser_of
+from fatezero.commands.option_words import gathered
+from fatezero.commands.parsing import parse, parser_of
+from fatezero.commands.verbs import chosen
 from fatezero.config import MethodConfig
 from fatezero.errors import UserError
 from fatezero.runs.variants import Variant, make_variants
@@ -26,8 +28,8 @@ def variants_of(*words: str) -> dict[str, Variant]:
     asked = ["ablate", *words]
     verb = chosen(VERBS, asked)
     assert verb is not None
-    asked = gathered(verb, asked)
-    options = parse(parser_of(VERBS, asked, BASE, prog="fatezero"), asked)["ablate"]
+    asked = gathered(verb, asked, "fatezero ablate")
+    options = parse(parser_of(verb, ["ablate"], BASE), asked, verb, "fatezero ablate")["ablate"]
     return make_variants(options.variants, options.sweep, BASE)
 
 

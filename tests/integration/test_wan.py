@@ -216,7 +216,7 @@ def test_a_kept_inversion_gives_the_same_bytes(order: Literal[1, 2], folders: di
     """Found again with all that the second order was asked about on the way."""
     said: list[str] = []
     runtime, cache = RuntimeConfig(device="cpu", dtype="float32"), InversionCache(tmp_path)
-    fz, clip = FateZero.load(str(folders["wan"]), runtime, said.append, cache), frames(5)
+    fz, clip = FateZero.load(str(folders["wan"]), runtime, cache=cache, detail=said.append), frames(5)
     blending = {"latent_window": (0, 1), "latent_words": "both"}
     method = method_of(fz, solver_order=order, blending=blending)
     made, found = (fz.edit(clip, SOURCE, TARGET, **WORDS, method=method).latents for _ in range(2))

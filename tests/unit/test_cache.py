@@ -216,7 +216,8 @@ def test_an_edit_survives_a_cache_with_wrong_tensors(golden_folder: Path, tmp_pa
     """Of every kind that an inversion has; found ones are found again, with masks, SDEdit and none."""
     cache, said = InversionCache(tmp_path), list[str]()
     runtime = RuntimeConfig(device="cpu", dtype="float32")
-    editor = FateZero(UNetBackbone.load(str(golden_folder / "model"), runtime), runtime, said.append, cache)
+    backbone = UNetBackbone.load(str(golden_folder / "model"), runtime)
+    editor = FateZero(backbone, runtime, said.append, cache, detail=said.append)
     frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     methods = {
         "masks": {},

@@ -83,6 +83,14 @@ def test_a_sweep_is_a_grid() -> None:
     assert last.fusion.self_window is None
 
 
+def test_a_sweep_makes_no_variant_twice() -> None:
+    assert BASE.blending is not None
+    sweep = {"blending.threshold": [0.1, BASE.blending.threshold]}
+    assert list(make_variants({"full": {}}, sweep, BASE)) == ["full", "blending.threshold=0.1"]
+    asked = {"blending.threshold": BASE.blending.threshold}  # by the agent of a W&B sweep, which waits for its numbers
+    assert len(make_variants({"full": {}}, asked, BASE)) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -58,7 +58,8 @@ def test_the_user_is_told_of_spelled_words(backbone32: UNetBackbone) -> None:
     method = MethodConfig(steps=1, fusion=None, blending=None)
     editor.edit(np.zeros((1, 64, 64, 3), np.uint8), "a jeep", "a zyzzyx", method=method)
     assert [note for note in said if "letter by letter" in note] == [
-        "'zyzzyx' is no word to this checkpoint, which reads it letter by letter"
+        "'zyzzyx' is no word to this checkpoint, which reads it letter by letter: use words that it knows, or another "
+        "model"
     ]
 
 

@@ -19,6 +19,7 @@ from fatezero.results import EditResult, Target
 from fatezero.runs.kept_tensors import write_tensors
 from fatezero.runs.segment_folder import SegmentFolder
 from fatezero.runs.segments import Segment
+from fatezero.types import Clip
 
 SEGMENTS = Segment(0, 3, 7).all
 
@@ -29,7 +30,7 @@ def part(segment: Segment, **other: object) -> EditResult:
     frames = random.integers(0, 255, (count, 8, 8, 3), np.uint8)
     result = EditResult(
         frames=frames,
-        source_frames=255 - frames,
+        source=Clip(255 - frames, 8.0),
         source_prompt="a cat",
         target=Target(prompt="a dog", method=MethodConfig()),
         latents=torch.from_numpy(random.random((count, 4, 2, 2))),

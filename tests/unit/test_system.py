@@ -20,6 +20,7 @@ import pytest
 from fatezero.errors import UnforeseenError, UserError, attempt
 from fatezero.source_attention.stores import DiskStore
 from fatezero.system.locking import locked, try_lock
+from fatezero.system.progress import StepBar, steps_shown
 from fatezero.system.publishing import clear_leftovers, hidden_folder, replacing, scratch_folder
 from fatezero.system.stopping import Stopped, stopping_later, stopping_now, stopping_on_signals
 from fatezero.system.terminal import printable, quoted, say
@@ -288,3 +289,22 @@ def test_a_closed_pipe_stops() -> None:
 def test_what_is_said_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
     say("a\x1b[2Jb")
     assert capsys.readouterr().out == "a\\x1b[2Jb\n"
+
+
+def test_steps_are_told_when_a_stage_begins_and_not_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = steps_shown("one")  # a captured stream is no terminal
+    for stage in ("inversion", "editing"):
+        for step in range(1, 4):
+            shown(stage, step, 3)
+    assert capsys.readouterr().out == "one inversion: step 1 of 3\none editing: step 1 of 3\n"
+
+
+def test_a_bar_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for columns, wide in (("0", 80), ("60", 60)):  # some terminals say that they have none
+        monkeypatch.setenv("COLUMNS", columns)
+        bar = StepBar("one", "step")
+        bar("editing", 1, 2)
+        bar("editing", 2, 2)
+        *_, last = capsys.readouterr().err.replace("\n", "\r").rstrip("\r").split("\r")
+        assert 40 < len(last) <= wide
+        assert "one editing: 100%" in last

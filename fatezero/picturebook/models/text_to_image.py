@@ -195,7 +195,7 @@ class TextToImageTraining(PicturebookModule):
 
 
 def export_pipeline(module: TextToImageTraining, folder: Path) -> None:
-    """Write the whole model in diffusers layout, fp16 safetensors; the module stays as it is."""
+    """Write the whole model in diffusers layout, fp16 safetensors; the module ends on the CPU, in fp32."""
     pipeline = module.cpu().pipeline()
     pipeline.vae.register_to_config(_name_or_path="")  # else the configuration names this machine's folders
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
