@@ -19,7 +19,6 @@ from torch import Tensor
 
 from fatezero.attention.mask_layers import MaskLayers
 from fatezero.blending.mask import MaskAverage, word_attention
-from fatezero.clips.video import read_clip
 from fatezero.config import GB, MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.diffusion.backbone import Backbone, Denoiser, load_backbone
 from fatezero.diffusion.checkpoint import least_psnr, native_size, sized
@@ -140,6 +139,8 @@ class FateZero:
         Raises:
             UserError: if it cannot be read.
         """
+        from fatezero.clips.video import read_clip  # noqa: PLC0415  (imports av)
+
         asked = clip if isinstance(clip, ClipSpec) else ClipSpec(path=str(clip))
         read = read_clip(sized(asked, *native_size(self.backbone.checkpoint.folder)))
         reader, *changes = read.notes

@@ -35,8 +35,13 @@ def chosen_progress(asked: Progress | bool) -> Progress:
     """What Python calls after every step: bars, where they are wanted and seen; nothing; or what the caller gave."""
     if callable(asked):
         return asked
-    seen = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook's stream says that it is no terminal
-    return StepBar("", "step") if asked and seen else no_progress
+    return StepBar("", "step") if asked and (sys.stderr.isatty() or in_notebook()) else no_progress
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, whose streams say that they are no terminal."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
 
 
 class StepBar:
