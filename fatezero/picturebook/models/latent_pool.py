@@ -121,13 +121,13 @@ class LatentPool:
         encoder: what encodes them.
         folder: holds a folder of shards for each encoder.
         series: name of the endless series.
-        read: shards that were asked for, by their folders.
+        opened: shards that were asked for, by their folders.
     """
 
     encoder: SceneEncoder
     folder: Path
     series: int
-    read: dict[Path, EncodedScenes] = field(default_factory=dict, repr=False)
+    opened: dict[Path, EncodedScenes] = field(default_factory=dict, repr=False)
 
     @cached_property
     def shards(self) -> Path:
@@ -147,9 +147,9 @@ class LatentPool:
         return self._shard(self.shards / f"pictures-{self.series}-{number:03d}", rendered_pictures(self.series, number))
 
     def _shard(self, stored: Path, rendered: Iterator[Rendered]) -> EncodedScenes:
-        if stored not in self.read:
-            self.read[stored] = self._read(stored, rendered)
-        return self.read[stored]
+        if stored not in self.opened:
+            self.opened[stored] = self._read(stored, rendered)
+        return self.opened[stored]
 
     def _read(self, stored: Path, rendered: Iterator[Rendered]) -> EncodedScenes:
         if not stored.exists():

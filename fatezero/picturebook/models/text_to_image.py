@@ -41,6 +41,7 @@ class TextToImageConfig(TrainingConfig):
         vae: folder of the trained autoencoder.
         pool: folder of latents; the training starts with a few shards and takes in more evenly to its end, so that
             `fatezero train picture-latents` can make them meanwhile, on another core.
+        shards: of the pool, 400 pictures each.
         grounding: weight of the grounding loss.
         object_weight: how many times more an error inside the object weighs than one in the background.
         empty_prompts: share of pictures whose caption is dropped, for classifier-free guidance.
