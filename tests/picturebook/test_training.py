@@ -158,7 +158,7 @@ def test_two_processes_share_the_pictures_of_one(tmp_path: Path) -> None:
 
 
 def test_pictures_of_a_step_are_shared_equally(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="processes is 3: the 2 pictures of a step"):
+    with pytest.raises(UserError, match="processes is 3: a step's batch of 2 cannot be shared"):
         replace(text_to_image_config(tmp_path), processes=3)
 
 

@@ -40,6 +40,7 @@ from fatezero.picturebook.models.tokenizer import grammar_words
 from fatezero.picturebook.models.training_attention import PROMPT_TOKENS, watched_attention
 from fatezero.picturebook.models.video_autoencoder import (
     VideoAutoencoderConfig,
+    VideoAutoencoderTraining,
     decode_unclamped,
     new_video_autoencoder,
     to_clips,
@@ -215,6 +216,13 @@ def test_latents_need_an_autoencoder(tmp_path: Path) -> None:
         make_video_latents(LatentsConfig(vae=tmp_path, pool=tmp_path))
 
 
+@pytest.mark.parametrize("change", [{"pictures": 3}, {"batch": 3}])
+def test_scenes_of_a_step_are_shared_equally(tmp_path: Path, change: dict[str, int]) -> None:
+    (name,) = change
+    with pytest.raises(UserError, match=f"processes is 2: a step's {name} of 3 cannot be shared equally"):
+        TextToVideoConfig(output=tmp_path, pool=tmp_path, vae=tmp_path, processes=2, **change)
+
+
 @pytest.mark.parametrize("change", [{"steps": 0}, {"pictures": 0}])
 def test_impossible_trainings_are_refused(tmp_path: Path, change: dict[str, int]) -> None:
     with pytest.raises(UserError, match="is 0: it is at least 1"):
@@ -253,6 +261,35 @@ def video_config(folder: Path, vae: AutoencoderKLWan) -> TextToVideoConfig:
         output=folder / "out", pool=folder / "pool", vae=folder / "vae", shards=1, steps=3, batch=1, pictures=1,
         warmup=1, sample_every=100,
     )  # fmt: skip
+
+
+def test_processes_share_the_clips_of_one(
+    vae: AutoencoderKLWan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two processes learn from is, on average, what one learns from."""
+    config = replace(video_config(tmp_path, vae), batch=2, pictures=4, processes=2)
+    module = TextToVideoTraining(config, vae)
+
+    def flow(share: slice) -> Tensor:
+        monkeypatch.setattr(TextToVideoTraining, "share", share)
+        clips = module.draw(module.rng(), module.pool.clips, 2, 2)
+        pictures = module.draw(module.rng(), module.pool.pictures, 4, 1)
+        with torch.no_grad():
+            return torch.stack(
+                [module.losses(clips, 2, module.generator()), module.losses(pictures, 4, module.generator())]
+            )[:, 0]
+
+    alone, first, second = (flow(share) for share in (slice(None), slice(0, None, 2), slice(1, None, 2)))
+    torch.testing.assert_close((first + second) / 2, alone)
+    assert not torch.equal(first, second)
+    clips = VideoAutoencoderTraining(
+        VideoAutoencoderConfig(output=tmp_path, pool=tmp_path, batch=4, processes=2), [stored_clips(tmp_path, 1, 0)]
+    )
+    drawn = []
+    for share in (slice(None), slice(0, None, 2), slice(1, None, 2)):
+        monkeypatch.setattr(VideoAutoencoderTraining, "share", share)
+        drawn.append(clips.draw())
+    np.testing.assert_array_equal(np.stack(drawn[1:], axis=1).reshape(drawn[0].shape), drawn[0])
 
 
 def test_the_pool_grows_with_the_steps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import time
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fatezero.diffusion.number_formats import slow_format
 from fatezero.errors import UserError
 from fatezero.picturebook.models.pool import Shard, read_shard, render_shard
+from fatezero.system.stopping import end_children
 from fatezero.training.stepped import (
     SampleGrids,
     SteppedModule,
@@ -60,7 +63,7 @@ class TrainingConfig:
         threads: CPU threads; one, pinned to a core, is steady beside other work.
         minutes: stop after this long, to be resumed; None trains to the last step.
         accelerator: what the training runs on.
-        bf16: let the networks work in bfloat16, which is faster where the processor has it; weights stay fp32.
+        bf16: let the networks work in bfloat16, weights stay fp32; None where the hardware multiplies in it.
     """
 
     output: Path
@@ -82,7 +85,7 @@ class TrainingConfig:
     threads: int = 1
     minutes: float | None = None
     accelerator: Accelerator = "cpu"
-    bf16: bool = True
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that train nothing, and folders without weights."""
@@ -91,6 +94,29 @@ class TrainingConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: it is at least 1.")
         if self.init_from is not None and not self.init_from.is_dir():
             raise UserError(f"init_from: there is no folder {self.init_from}; name one with exported weights.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedTrainingConfig(TrainingConfig):
+    """What a training needs to know that several processes can share.
+
+    Attributes:
+        processes: how many processes on this machine share each step's batch; fastest with each pinned to a core of
+            its own.
+    """
+
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are not equal."""
+        super().__post_init__()
+        self.check_shares(batch=self.batch)
+
+    def check_shares(self, **counts: int) -> None:
+        """Refuse counts per step that the processes cannot share out equally."""
+        for name, count in counts.items():
+            if self.processes < 1 or count % self.processes:
+                raise UserError(f"processes is {self.processes}: a step's {name} of {count} cannot be shared equally.")
 
 
 class PicturebookModule(SteppedModule):
@@ -102,8 +128,10 @@ class PicturebookModule(SteppedModule):
         torch.manual_seed(config.seed)  # of the random weights that the training starts from
 
     def autocast(self) -> torch.autocast:
-        """What networks work in while it is entered: bfloat16 where the configuration says so."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        """What networks work in while it is entered: bfloat16 where the configuration, or the hardware, says so."""
+        chosen = self.config.bf16
+        enabled = not slow_format(torch.bfloat16, self.device) if chosen is None else chosen
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def on_fit_start(self) -> None:
         """Take the configured number of threads, in whatever process the training runs."""
@@ -125,6 +153,17 @@ class PicturebookModule(SteppedModule):
             return ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, scale), "interval": "step"}}
+
+
+class SharedModule(PicturebookModule):
+    """A training whose steps several processes can share."""
+
+    config: SharedTrainingConfig
+
+    @property
+    def share(self) -> slice:
+        """Which of a step's pictures or clips are this process's."""
+        return slice(self.global_rank, None, self.config.processes)
 
 
 class StopAfter(Callback):
@@ -178,7 +217,11 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
         ],
     )
     last = last_checkpoint_file(config.output)
-    trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=True)
+    others = multiprocessing.active_children()
+    try:
+        trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=True)
+    finally:
+        end_children(spared=others)  # who would train on, without the one that was stopped
 
 
 def _average(

@@ -15,8 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fatezero.diffusion.noise_schedule import STABLE_DIFFUSION
-from fatezero.errors import UserError
-from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit
+from fatezero.picturebook.models.fitting import SharedModule, SharedTrainingConfig, fit
 from fatezero.picturebook.models.grounding import grounding_loss
 from fatezero.picturebook.models.latent_pool import LatentPool, SceneBatch, draw_scenes, shards_in_use
 from fatezero.picturebook.models.picture_latents import PictureEncoder, load_autoencoder
@@ -34,7 +33,7 @@ SNR_FLOOR, SNR_CAP = 0.2, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImageConfig(TrainingConfig):
+class TextToImageConfig(SharedTrainingConfig):
     """How the text-to-image model is trained.
 
     Attributes:
@@ -45,8 +44,6 @@ class TextToImageConfig(TrainingConfig):
         grounding: weight of the grounding loss.
         object_weight: how many times more an error inside the object weighs than one in the background.
         empty_prompts: share of pictures whose caption is dropped, for classifier-free guidance.
-        processes: how many processes on this machine share a step's pictures; fastest with
-            each pinned to a core of its own.
     """
 
     vae: Path
@@ -55,15 +52,6 @@ class TextToImageConfig(TrainingConfig):
     grounding: float = 0.3
     object_weight: float = 5.0
     empty_prompts: float = 0.1
-    processes: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse a folder without an autoencoder, and shares that are not equal."""
-        super().__post_init__()
-        if self.processes < 1 or self.batch % self.processes:
-            raise UserError(
-                f"processes is {self.processes}: the {self.batch} pictures of a step cannot be shared out equally."
-            )
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -106,7 +94,7 @@ def level_weight(kept: Tensor) -> Tensor:
     return snr.clamp(SNR_FLOOR, SNR_CAP) / snr
 
 
-class TextToImageTraining(PicturebookModule):
+class TextToImageTraining(SharedModule):
     """Predicts noise (DDPM), weighted for what words decide, its words grounded by the true masks."""
 
     config: TextToImageConfig
@@ -136,11 +124,6 @@ class TextToImageTraining(PicturebookModule):
             self.rng(), self.pool.pictures, in_use, config.batch, empty=self.empty, empty_share=config.empty_prompts
         )
         return drawn.part(self.share).to(self.device)
-
-    @property
-    def share(self) -> slice:
-        """Which of a step's pictures are this process's."""
-        return slice(self.global_rank, None, self.config.processes)
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh noise."""

@@ -20,7 +20,7 @@ from transformers import UMT5EncoderModel
 
 from fatezero.errors import UserError
 from fatezero.picturebook.models.clip_pool import FRAMES
-from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit
+from fatezero.picturebook.models.fitting import SharedModule, SharedTrainingConfig, fit
 from fatezero.picturebook.models.grounding import grounding_loss
 from fatezero.picturebook.models.latent_pool import EncodedScenes, LatentPool, SceneBatch, draw_scenes, shards_in_use
 from fatezero.picturebook.models.training_attention import watched_attention
@@ -34,7 +34,7 @@ LENGTHS = (3, 4, 5, 5)  # latent frames of a step's clips; the start of a clip i
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToVideoConfig(TrainingConfig):
+class TextToVideoConfig(SharedTrainingConfig):
     """How the text-to-video model is trained.
 
     Attributes:
@@ -59,10 +59,11 @@ class TextToVideoConfig(TrainingConfig):
     empty_prompts: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse steps without pictures."""
+        """Refuse steps without pictures, and shares of them that are not equal."""
         super().__post_init__()
         if self.pictures < 1:
             raise UserError(f"pictures is {self.pictures}: it is at least 1.")
+        self.check_shares(pictures=self.pictures)
 
 
 def draw_levels(count: int, generator: torch.Generator) -> Tensor:
@@ -74,7 +75,7 @@ def draw_levels(count: int, generator: torch.Generator) -> Tensor:
     return SHIFT * even / (1 + (SHIFT - 1) * even)
 
 
-class TextToVideoTraining(PicturebookModule):
+class TextToVideoTraining(SharedModule):
     """Predicts the flow from clean to noise, its words grounded by the true masks."""
 
     config: TextToVideoConfig
@@ -101,27 +102,30 @@ class TextToVideoTraining(PicturebookModule):
     def draw(
         self, rng: np.random.Generator, shards: Callable[[int], EncodedScenes], count: int, length: int
     ) -> SceneBatch:
-        """Random scenes of the pool, cut to `length` latent frames."""
+        """This process's share of random scenes of the pool, cut to `length` latent frames."""
         config = self.config
         in_use = shards_in_use(config.shards, self.global_step, config.steps)
-        return draw_scenes(
+        drawn = draw_scenes(
             rng, shards, in_use, count, length=length, empty=self.empty, empty_share=config.empty_prompts
-        ).to(self.device)
+        )
+        return drawn.part(self.share).to(self.device)
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on clips and pictures, which count alike."""
         rng, generator, config = self.rng(), self.generator(), self.config
         clips = self.draw(rng, self.pool.clips, config.batch, int(rng.choice(LENGTHS)))
         pictures = self.draw(rng, self.pool.pictures, config.pictures, 1)
-        flow, grounding = (self.losses(clips, generator) + self.losses(pictures, generator)) / 2
+        flow, grounding = (
+            self.losses(clips, config.batch, generator) + self.losses(pictures, config.pictures, generator)
+        ) / 2
         self.log_dict({"loss": flow.detach(), "grounding": grounding.detach()}, prog_bar=True)
         total: Tensor = flow + config.grounding * grounding
         return total
 
-    def losses(self, batch: SceneBatch, generator: torch.Generator) -> Tensor:
-        """The flow's error and the grounding's, of one batch: two numbers."""
-        noise = torch.randn(batch.latents.shape, generator=generator).to(self.device)
-        levels = draw_levels(len(noise), generator).to(self.device)
+    def losses(self, batch: SceneBatch, count: int, generator: torch.Generator) -> Tensor:
+        """The flow's error and the grounding's, of this process's share of `count` scenes: two numbers."""
+        noise = torch.randn((count, *batch.latents.shape[1:]), generator=generator)[self.share].to(self.device)
+        levels = draw_levels(count, generator)[self.share].to(self.device)
         padding = batch.tokens == self.tokenizer.pad_token_id
         part = levels.view(-1, 1, 1, 1, 1)
         with (
@@ -199,7 +203,7 @@ def train_text_to_video(config: TextToVideoConfig) -> Path:
     """
     torch.set_num_threads(config.threads)
     module = TextToVideoTraining(config, load_video_autoencoder(config.vae))
-    fit(module)
+    fit(module, config.processes)
     folder = config.output / "picturebook-video"
     export_video_pipeline(module, folder)
     return folder

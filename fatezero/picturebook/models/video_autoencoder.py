@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fatezero.errors import UserError
 from fatezero.picturebook.models.autoencoder import reconstruction_loss
 from fatezero.picturebook.models.clip_pool import FRAMES, ClipShard, stored_clips
-from fatezero.picturebook.models.fitting import PicturebookModule, TrainingConfig, fit
+from fatezero.picturebook.models.fitting import SharedModule, SharedTrainingConfig, fit
 from fatezero.picturebook.world.scenes import SIZE
 
 SPATIAL, TEMPORAL = 8, 4  # pixels and frames to a latent
@@ -26,7 +26,7 @@ CROP, EXCERPT = 64, 9  # side and frames of a crop
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoAutoencoderConfig(TrainingConfig):
+class VideoAutoencoderConfig(SharedTrainingConfig):
     """How the video autoencoder is trained.
 
     Attributes:
@@ -94,7 +94,7 @@ def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     return pixels
 
 
-class VideoAutoencoderTraining(PicturebookModule):
+class VideoAutoencoderTraining(SharedModule):
     """Trains an AutoencoderKLWan on random crops and on whole clips of the pool."""
 
     config: VideoAutoencoderConfig
@@ -109,10 +109,10 @@ class VideoAutoencoderTraining(PicturebookModule):
             self.vae.quant_conv.requires_grad_(False)
 
     def draw(self) -> npt.NDArray[np.uint8]:
-        """This step's excerpts: uint8 N,F,side,side,3."""
+        """This process's share of the step's excerpts: uint8 N,F,side,side,3."""
         rng, whole = self.rng(), self.global_step % self.config.whole_every == 0
         side, length = (SIZE, FRAMES) if whole else (CROP, EXCERPT)
-        count = max(1, self.config.batch // 4) if whole else self.config.batch
+        count = max(self.config.processes, self.config.batch // 4) if whole else self.config.batch
         crops = np.empty((count, length, side, side, 3), np.uint8)
         for crop in crops:
             frames = self.pool[int(rng.integers(len(self.pool)))].frames
@@ -120,15 +120,16 @@ class VideoAutoencoderTraining(PicturebookModule):
             start = int(rng.integers(0, FRAMES - length + 1))
             clip = frames[rng.integers(len(frames))]
             crop[:] = clip[start : start + length, top : top + side, left : left + side]
-        return crops
+        return crops[self.share]
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh excerpts."""
         pixels = to_clips(self.draw()).to(self.device)
         with self.autocast():
             posterior = DiagonalGaussianDistribution(self.vae.encode(pixels).latent_dist.parameters.float())
-            noise = torch.randn(posterior.mean.shape, generator=self.generator()).to(self.device)
-            output = decode_unclamped(self.vae, posterior.mean + posterior.std * noise).float()
+            count, *shape = posterior.mean.shape
+            noise = torch.randn((count * self.config.processes, *shape), generator=self.generator())[self.share]
+            output = decode_unclamped(self.vae, posterior.mean + posterior.std * noise.to(self.device)).float()
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         psnr = 10 * torch.log10(4 / (output.detach().clamp(-1, 1) - pixels).square().mean())
         name = "psnr_whole" if pixels.shape[2] == FRAMES else "psnr"
@@ -171,7 +172,7 @@ def train_video_autoencoder(config: VideoAutoencoderConfig) -> Path:
     """
     pool = [stored_clips(config.pool, config.series, number) for number in range(config.shards)]
     module = VideoAutoencoderTraining(config, pool)
-    fit(module)
+    fit(module, config.processes)
     vae = module.vae.cpu().eval()
     if not config.decoder_only:
         mean, std = latent_statistics(vae, pool[0].frames)
