@@ -23,7 +23,7 @@ def sheet(
         run: a run folder.
         manifest: the edits, with what is known of the right results; by default those that the run was made of.
         root: folder that the manifest's paths start from; by default as the run was made, else its own.
-        out: the PNG to write.
+        out: the picture to write, *.png or *.jpg.
         edits: how many edits are shown.
         variant: whose edits.
 

@@ -42,6 +42,14 @@ def test_an_odd_number_leaves_a_place_white(run: Path, tmp_path: Path) -> None:
     assert (sheet[144:, 530:] == 255).all()
 
 
+def test_its_name_says_what_kind_of_picture_it_is(run: Path, tmp_path: Path) -> None:
+    for name, kind in (("sheet.PNG", "PNG"), ("sheet.jpg", "JPEG")):
+        with Image.open(write_sheet(run, None, None, tmp_path / name, 2, "full").path) as sheet:
+            assert sheet.format == kind
+    with pytest.raises(UserError, match=r"a sheet is a picture, named \*\.png or \*\.jpg"):
+        write_sheet(run, None, None, tmp_path / "sheet.gif", 2, "full")
+
+
 def test_an_unknown_variant_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="of a variant 'fatezero': it has full"):
         write_sheet(run, None, None, tmp_path / "sheet.png", 2, "fatezero")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,10 @@ from fatezero_eval.scoring.scoring_jobs import FinishedJobs, Render, ScoringJob,
 HEIGHT = 128  # rows of a frame on the sheet
 SHOWN = 2  # frames of each clip
 LABEL, GAP = 16, 6
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG", "optimize": True},
+    ".jpg": {"format": "JPEG", "quality": 92},
+}
 
 Picture = npt.NDArray[np.uint8]
 
@@ -46,7 +51,7 @@ def write_sheet(
         manifest: the benchmark, for the order and the true edits; None takes the one that the experiment names, if it
             lies there, else the folder's order and no truth.
         render: makes the files of a truth that a manifest states as a recipe.
-        out: PNG to write.
+        out: the picture to write, *.png or *.jpg.
         edits: number of edits shown.
         variant: the variant whose edits are shown.
         root: folder that the manifest's paths start from; by default the one that the run was made with, if that
@@ -56,10 +61,12 @@ def write_sheet(
         `out`, and what the sheet leaves out.
 
     Raises:
-        UserError: the run has no such edits that can be read.
+        UserError: the run has no such edits that can be read, or `out` is named as another kind of file.
     """
     if edits < 1:
         raise UserError(f"edits is {edits}: it is at least 1.")
+    if out.suffix.lower() not in FORMATS:
+        raise UserError(f"out is {out}: a sheet is a picture, named *.png or *.jpg.")
     problems: list[str] = []
     truths = _truths(run, named_manifest(run, manifest, root) if manifest else None, render, problems)
     found = finished_jobs(run, truths)
@@ -76,7 +83,7 @@ def write_sheet(
     half = (len(rows) + 1) // 2
     columns = [_stacked(rows[:half], half), _stacked(rows[half:], half)] if len(rows) > 1 else [rows[0]]
     with replacing(out) as partial_file:
-        Image.fromarray(_beside(columns, 2 * GAP)).save(partial_file, format="PNG", optimize=True)
+        Image.fromarray(_beside(columns, 2 * GAP)).save(partial_file, **FORMATS[out.suffix.lower()])
     return Written(out, tuple(problems))
 
 
