@@ -61,6 +61,19 @@ def try_lock(lock: Path) -> TextIOWrapper | None:
         file.close()
 
 
+def is_held(lock: Path) -> bool:
+    """Whether another process holds a lock just now."""
+    if not lock.exists():
+        return False
+    with suppress(OSError):
+        file = try_lock(lock)
+        if file is None:
+            return True
+        lock.unlink(missing_ok=True)
+        file.close()
+    return False
+
+
 def _waited_for(lock: Path) -> TextIOWrapper:
     """The open file of a lock, once no other process holds it."""
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -209,6 +211,29 @@ def test_latents_are_made_once_for_each_encoder(vae: AutoencoderKLWan, tmp_path:
     assert VideoEncoder(vae).digest == digest
     torch.nn.init.zeros_(vae.encoder.conv_out.weight)
     assert VideoEncoder(vae).digest != digest
+
+
+def test_processes_make_latents_together(
+    vae: AutoencoderKLWan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another is making is left to it, and waited for at the end."""
+    made = LatentPool(VideoEncoder(vae), tmp_path / "made", 1)
+    first = made.pictures(0)
+    pool = LatentPool(VideoEncoder(vae), tmp_path / "pool", 1)
+    pool.shards.mkdir(parents=True)
+
+    @contextmanager
+    def lets_go(lock: Path) -> Iterator[None]:
+        if lock.name == ".pictures-1-000.lock":
+            (made.shards / "pictures-1-000").rename(lock.parent / "pictures-1-000")
+        yield
+
+    monkeypatch.setattr(latent_pool, "locked", lets_go)
+    monkeypatch.setattr(latent_pool, "is_held", lambda lock: lock.name == ".pictures-1-000.lock")
+    pool.make_ahead(("pictures",), 3)
+    assert [path.name for path in pool.opened] == [f"pictures-1-00{number}" for number in (1, 2, 0)]
+    np.testing.assert_array_equal(pool.pictures(0).latents, first.latents)
+    assert not np.array_equal(pool.pictures(1).latents, first.latents)
 
 
 def test_latents_need_an_autoencoder(tmp_path: Path) -> None:

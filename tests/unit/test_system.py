@@ -19,7 +19,7 @@ import pytest
 
 from fatezero.errors import UnforeseenError, UserError, attempt
 from fatezero.source_attention.stores import DiskStore
-from fatezero.system.locking import locked, try_lock
+from fatezero.system.locking import is_held, locked, try_lock
 from fatezero.system.progress import StepBar, steps_shown
 from fatezero.system.publishing import clear_leftovers, hidden_folder, replacing, scratch_folder
 from fatezero.system.stopping import Stopped, stopping_later, stopping_now, stopping_on_signals
@@ -71,6 +71,10 @@ def test_writers_of_one_file_never_meet(tmp_path: Path) -> None:
 def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     with locked(tmp_path / "lock"):
         assert try_lock(tmp_path / "lock") is None
+        assert is_held(tmp_path / "lock")
+    assert not is_held(tmp_path / "lock")
+    (tmp_path / "lock").touch()  # left by a process that was killed
+    assert not is_held(tmp_path / "lock")
     held = try_lock(tmp_path / "lock")
     assert held is not None
     held.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,14 @@ from fatezero.picturebook.models.grounding import word_columns
 from fatezero.picturebook.models.pool import draw_sample
 from fatezero.picturebook.models.video_autoencoder import TEMPORAL
 from fatezero.picturebook.world.scenes import Scene
+from fatezero.system.locking import is_held, locked
 from fatezero.system.publishing import replacing
 
 CLIPS, PICTURES = 100, 400  # per shard
 FIRST_SHARDS = 4  # with which a training starts
 
 Rendered = tuple[Scene, npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
+Kind = Literal["clips", "pictures"]
 
 
 class SceneEncoder(Protocol):
@@ -140,26 +142,34 @@ class LatentPool:
 
     def clips(self, number: int) -> EncodedScenes:
         """Shard `number` of the series' clips."""
-        return self._shard(self.shards / f"clips-{self.series}-{number:03d}", rendered_clips(self.series, number))
+        return self._shard("clips", number)
 
     def pictures(self, number: int) -> EncodedScenes:
         """Shard `number` of the series' pictures."""
-        return self._shard(self.shards / f"pictures-{self.series}-{number:03d}", rendered_pictures(self.series, number))
+        return self._shard("pictures", number)
 
-    def _shard(self, stored: Path, rendered: Iterator[Rendered]) -> EncodedScenes:
+    def make_ahead(self, kinds: Sequence[Kind], shards: int) -> None:
+        """Make what is missing of the first shards, in order, but first what no other process is making."""
+        wanted = [(kind, number) for number in range(shards) for kind in kinds]
+        for kind, number in wanted:
+            if not is_held(_lock(self._stored(kind, number))):
+                self._shard(kind, number)
+        for kind, number in wanted:
+            self._shard(kind, number)
+
+    def _stored(self, kind: Kind, number: int) -> Path:
+        return self.shards / f"{kind}-{self.series}-{number:03d}"
+
+    def _shard(self, kind: Kind, number: int) -> EncodedScenes:
+        stored = self._stored(kind, number)
         if stored not in self.opened:
-            self.opened[stored] = self._read(stored, rendered)
+            with locked(_lock(stored)):  # of several processes one makes it
+                if not stored.exists():
+                    self._make(stored, RENDERED[kind](self.series, number))
+            self.opened[stored] = self._read(stored)
         return self.opened[stored]
 
-    def _read(self, stored: Path, rendered: Iterator[Rendered]) -> EncodedScenes:
-        if not stored.exists():
-            scenes, latents, coverage = zip(*(self._encoded(*one) for one in rendered), strict=True)
-            with replacing(stored) as partial:
-                partial.mkdir(exist_ok=True)
-                np.save(partial / "latents.npy", np.stack(latents))
-                np.save(partial / "coverage.npy", np.stack(coverage))
-                written = json.dumps([asdict(scene) for scene in scenes])
-                (partial / "scenes.json").write_text(written, encoding="utf-8")
+    def _read(self, stored: Path) -> EncodedScenes:
         read = [Scene(**scene) for scene in json.loads((stored / "scenes.json").read_text(encoding="utf-8"))]
         return EncodedScenes(
             latents=np.load(stored / "latents.npy", mmap_mode="r"),
@@ -167,6 +177,15 @@ class LatentPool:
             tokens=self.encoder.tokens([scene.caption for scene in read]),
             columns=np.stack([word_columns(scene, self.encoder.first_word) for scene in read]),
         )
+
+    def _make(self, stored: Path, rendered: Iterator[Rendered]) -> None:
+        scenes, latents, coverage = zip(*(self._encoded(*one) for one in rendered), strict=True)
+        with replacing(stored) as partial:
+            partial.mkdir(exist_ok=True)
+            np.save(partial / "latents.npy", np.stack(latents))
+            np.save(partial / "coverage.npy", np.stack(coverage))
+            written = json.dumps([asdict(scene) for scene in scenes])
+            (partial / "scenes.json").write_text(written, encoding="utf-8")
 
     def _encoded(
         self, scene: Scene, frames: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]
@@ -233,6 +252,17 @@ def rendered_pictures(series: int, number: int) -> Iterator[Rendered]:
     for index in range(number * PICTURES, (number + 1) * PICTURES):
         scene, image, mask = draw_sample(series, index)
         yield scene, image[None], mask[None]
+
+
+RENDERED: dict[Kind, Callable[[int, int], Iterator[Rendered]]] = {
+    "clips": rendered_clips,
+    "pictures": rendered_pictures,
+}
+
+
+def _lock(stored: Path) -> Path:
+    """What the process that makes a shard holds."""
+    return stored.with_name(f".{stored.name}.lock")
 
 
 def latent_coverage(coverage: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -67,6 +67,8 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
 def make_picture_latents(config: LatentsConfig) -> Path:
     """Render and encode the shards that are not there yet, in the order in which a training takes them in.
 
+    Several processes may do so at once, as many as there are cores: each takes shards that no other is making.
+
     Args:
         config: which.
 
@@ -75,6 +77,5 @@ def make_picture_latents(config: LatentsConfig) -> Path:
     """
     torch.set_num_threads(config.threads)
     pool = LatentPool(PictureEncoder(load_autoencoder(config.vae)), config.pool, config.series)
-    for number in range(config.shards):
-        pool.pictures(number)
+    pool.make_ahead(("pictures",), config.shards)
     return pool.shards

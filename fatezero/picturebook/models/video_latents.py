@@ -71,6 +71,8 @@ def load_video_autoencoder(folder: Path) -> AutoencoderKLWan:
 def make_video_latents(config: LatentsConfig) -> Path:
     """Render and encode the shards that are not there yet, in the order in which a training takes them in.
 
+    Several processes may do so at once, as many as there are cores: each takes shards that no other is making.
+
     Args:
         config: which.
 
@@ -79,7 +81,5 @@ def make_video_latents(config: LatentsConfig) -> Path:
     """
     torch.set_num_threads(config.threads)
     pool = LatentPool(VideoEncoder(load_video_autoencoder(config.vae)), config.pool, config.series)
-    for number in range(config.shards):
-        pool.clips(number)
-        pool.pictures(number)
+    pool.make_ahead(("clips", "pictures"), config.shards)
     return pool.shards
