@@ -29,6 +29,7 @@ SPARE_BUFFERS = 2**22
 # In files of whole CLIP models, and of older versions: not weights of these networks.
 NOT_OURS = ("position_ids", "text_projection.weight", "logit_scale")
 NOT_OURS_PARTS = ("vision_model.", "visual_projection.")
+_SOUND: set[tuple[str, str]] = set()  # descriptions of networks that have given what they took, in this process
 
 
 def load_parts(
@@ -294,11 +295,13 @@ def check_description(class_name: str, config: Any, where: str) -> nn.Module:
     try:
         with torch.device("meta"), torch.no_grad():
             empty = network(config) if class_name in TEXT_ENCODERS else network.from_config(config)
-            sound = gives_what_it_takes(empty, class_name)
+            described = (class_name, str(empty.config))
+            sound = described in _SOUND or gives_what_it_takes(empty, class_name)
     except Exception as error:  # whatever a wrong value leads to
         raise UserError(f"{where} describes no working {class_name} ({first_line(error)}): get it again.") from error
     if not sound:
         raise UserError(f"{where} describes a {class_name} that changes the size of what it is given: get it again.")
+    _SOUND.add(described)
     return empty  # type: ignore[no-any-return]
 
 
