@@ -245,7 +245,7 @@ def _videos(run: Path, experiment: _TrackedRun) -> str:
     shown = sum(len(variant.videos) for variant in experiment.variants)
     there = len(visible(run, f"*/*/{SIDE_BY_SIDE_VIDEO}"))
     if shown == there:
-        return f"all {there} side-by-side videos"
+        return f"all {there} side-by-side videos" if there else "no side-by-side videos (the run has none)"
     return f"{shown} of {there} side-by-side videos (at most {VIDEOS} of a variant; the run's page shows all)"
 
 

@@ -18,6 +18,7 @@ from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.errors import Made, UserError, attempt
 from fatezero.shipped import judge_location
 from fatezero.system.importing import importing
+from fatezero.system.progress import steps_shown
 from fatezero.system.terminal import complain, say
 from fatezero_eval.options import AskingOptions, EvaluateRun, MetricOptions
 
@@ -259,7 +260,7 @@ def _conclude(options: AblationOptions, scoring: EvaluateRun) -> int:
     from fatezero_eval.tracking import default_mode, track, track_with_lightning
 
     problems: list[str] = []
-    evaluation = _or_problem(partial(evaluate_run, scoring, write_truth), problems)
+    evaluation = _or_problem(partial(evaluate_run, scoring, write_truth, steps_shown("scoring", "clip")), problems)
     failures = evaluation.failures if evaluation else {}
     told = {f"{name}: {reason}" for name, reason in failures.items()}
     board = _or_problem(partial(write_leaderboard, [options.out], options.out), problems)

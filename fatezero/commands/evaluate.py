@@ -10,6 +10,7 @@ from fatezero.commands.score_words import tell_scores
 from fatezero.errors import UserError
 from fatezero.shipped import judge_location
 from fatezero.system.importing import importing
+from fatezero.system.progress import steps_shown
 from fatezero.system.terminal import complain, counted, say
 from fatezero_eval.options import AskingOptions, EvaluateRun, EvaluateVideos, ScoringOptions
 
@@ -62,6 +63,7 @@ def evaluate(
         from fatezero.picturebook.benchmark.truth import write_truth
         from fatezero_eval.scoring.evaluation import evaluate_run, evaluate_videos
 
+    shown = steps_shown("scoring", "clip")
     shared = vars(replace(options, judge=judge_location(options.judge), asking=asking))
     if run is not None:
         given: dict[str, object] = {"method": method, "videos": videos, "categories": categories or None}
@@ -72,14 +74,14 @@ def evaluate(
                 f"--{beside[0]} was given beside a run folder, but is for foreign videos: leave one of them out."
             )
         ours = EvaluateRun(**shared, run=run, manifest=manifest, root=root, out=out)
-        return tell(evaluate_run(ours, write_truth), options.judge)
+        return tell(evaluate_run(ours, write_truth, shown), options.judge)
     needed = {"method": method, "videos": videos, "manifest": manifest, "out": out}
     missing = [name for name, value in needed.items() if value is None]
     if missing:
         raise UserError(f"--{missing[0]} is missing: give a run folder, or --method, --videos, --manifest and --out.")
     chosen = {"root": root, "categories": categories, "resize": resize, "trim": trim}
     theirs = EvaluateVideos(**shared, **needed, **chosen)  # type: ignore[arg-type]
-    return tell(evaluate_videos(theirs, write_truth), options.judge)
+    return tell(evaluate_videos(theirs, write_truth, shown), options.judge)
 
 
 def tell(evaluation: Evaluation, judge: str) -> int:

@@ -31,11 +31,11 @@ def steps_shown(name: str, unit: str = "step", *, alone: bool = True) -> Progres
     return StepBar(name, unit) if alone and sys.stderr.isatty() else StepLines(name, unit)
 
 
-def chosen_progress(asked: Progress | bool) -> Progress:
+def chosen_progress(asked: Progress | bool, name: str = "", unit: str = "step") -> Progress:
     """What Python calls after every step: bars, where they are wanted and seen; nothing; or what the caller gave."""
     if callable(asked):
         return asked
-    return StepBar("", "step") if asked and (sys.stderr.isatty() or in_notebook()) else no_progress
+    return StepBar(name, unit) if asked and (sys.stderr.isatty() or in_notebook()) else no_progress
 
 
 def in_notebook() -> bool:

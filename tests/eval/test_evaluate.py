@@ -218,6 +218,16 @@ def test_without_a_manifest_truth_is_undefined_not_invented(run_folder, tiny_cli
     assert values["no fusion"] is None
 
 
+def test_python_hears_how_far_scoring_is(run_folder, tiny_clip, capfd):
+    told = []
+    found = evaluation.evaluate_run(
+        config(run_folder, tiny_clip, metrics=("psnr/truth",)), progress=lambda *step: told.append(step)
+    )
+    clips = len({(row.variant, row.edit) for row in found.rows})
+    assert [told[0], told[-1]] == [("", 0, clips), ("", clips, clips)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_killed_run_goes_on_and_a_changed_edit_is_scored_again(run_folder, tiny_clip, monkeypatch):
     wanted = config(run_folder, tiny_clip, metrics=("psnr/truth", "text_alignment"))
     before = evaluation.evaluate_run(wanted)

@@ -28,7 +28,7 @@ from fatezero_eval.scoring.processes import share
 from tests.eval.test_scoring_processes import waiting
 if __name__ == "__main__":
     with stopping_on_signals():
-        share([0, 1], partial(waiting, Path(sys.argv[1])), 2, "cpu")
+        share([0, 1], partial(waiting, Path(sys.argv[1])), 2, "cpu", quiet=True)
 """
 
 
@@ -61,9 +61,9 @@ def waiting(folder: Path) -> Callable[[int], None]:
 
 def test_a_process_that_dies_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^Process 1 of the evaluation died \(.*SIGKILL.*what is scored is kept"):
-        share([0, 1], partial(dying, tmp_path), 2, "cpu")
+        share([0, 1], partial(dying, tmp_path), 2, "cpu", quiet=True)
     with pytest.raises(UserError, match="no judge here") as refused:
-        share([0, 1], partial(breaking, tmp_path), 2, "cpu")
+        share([0, 1], partial(breaking, tmp_path), 2, "cpu", quiet=True)
     assert "\n" not in str(refused.value)
 
 

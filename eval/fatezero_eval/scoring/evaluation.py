@@ -12,7 +12,7 @@ from fatezero.data.layout import EVALUATION, inside
 from fatezero.data.manifest import Manifest, read_manifest
 from fatezero.errors import UserError, attempt
 from fatezero.system.locking import locked
-from fatezero.system.progress import steps_shown
+from fatezero.system.progress import Progress, chosen_progress, no_progress
 from fatezero.system.publishing import clear_leftovers
 from fatezero.types import ClipSpec
 from fatezero_eval.file_names import CACHE, ITEMS, TRUTH
@@ -69,12 +69,13 @@ class Evaluation:
     prompts: tuple[str, ...] = ()
 
 
-def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluation:
+def evaluate_run(options: EvaluateRun, render: Render | None = None, progress: Progress | bool = True) -> Evaluation:
     """Score every finished edit of a run folder, with `source` and `no edit` rows beside them.
 
     Args:
         options: what to score and how.
         render: makes the files of a truth that a manifest states as a recipe.
+        progress: shows a bar in a terminal and in a notebook; or what is called with a stage, the clips done and all.
 
     Raises:
         UserError: no finished edit can be read, or a metric, model or manifest is not usable.
@@ -87,12 +88,14 @@ def evaluate_run(options: EvaluateRun, render: Render | None = None) -> Evaluati
     if not found.scorable:
         reasons = map(": ".join, found.left_out.items())
         raise UserError("\n".join([f"{options.run}: no result of it can be scored.", *reasons]))
-    evaluation = evaluate_jobs(found.scorable, options, out, manifest, scorer)
+    evaluation = evaluate_jobs(found.scorable, options, out, manifest, scorer, progress)
     notes = manifest.notes if manifest else ()
     return replace(evaluation, failures={**found.left_out, **evaluation.failures}, notes=notes)
 
 
-def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Evaluation:
+def evaluate_videos(
+    options: EvaluateVideos, render: Render | None = None, progress: Progress | bool = True
+) -> Evaluation:
     """Score someone else's videos against a manifest, with `source` and `no edit` rows beside them.
 
     Edits without a usable video are reported in `match_report` and in `failures`, never dropped in silence.
@@ -100,6 +103,7 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
     Args:
         options: what to score and how.
         render: makes the files of a truth that a manifest states as a recipe.
+        progress: shows a bar in a terminal and in a notebook; or what is called with a stage, the clips done and all.
 
     Raises:
         UserError: nothing can be scored, or a metric, model or manifest is not usable.
@@ -129,13 +133,18 @@ def evaluate_videos(options: EvaluateVideos, render: Render | None = None) -> Ev
         told = {match.problem for match in report.matches}
         others = [reason for reason in failures.values() if reason not in told]
         raise UserError("\n".join([f"{options.videos}: no video can be scored.", str(report), *others]))
-    evaluation = evaluate_jobs(jobs, options, options.out, manifest, scorer)
+    evaluation = evaluate_jobs(jobs, options, options.out, manifest, scorer, progress)
     failures |= evaluation.failures
     return replace(evaluation, match_report=report, failures=failures, notes=manifest.notes)
 
 
 def evaluate_jobs(
-    jobs: Sequence[ScoringJob], options: ScoringOptions, out: Path, manifest: Manifest | None, scorer: Scorer
+    jobs: Sequence[ScoringJob],
+    options: ScoringOptions,
+    out: Path,
+    manifest: Manifest | None,
+    scorer: Scorer,
+    progress: Progress | bool = True,
 ) -> Evaluation:
     """Score jobs that were not scored yet, in one process or several, and write all rows and their provenance.
 
@@ -145,6 +154,7 @@ def evaluate_jobs(
         out: where everything goes.
         manifest: the benchmark, for the provenance.
         scorer: what `named_scorer` made of the options.
+        progress: as in `evaluate_run`.
     """
     network = load_video_network(options.video_network, options.device) if options.video_network else None
     everything = [*jobs, *baselines(jobs)]
@@ -156,7 +166,7 @@ def evaluate_jobs(
     missing = [(job, file) for job, file in works if not _is_final(kept_before[file])]
     if missing:
         scorer.load()
-        _score_missing(missing, scorer, options)
+        _score_missing(missing, scorer, options, chosen_progress(progress, "scoring", "clip"))
     kept_now = kept_before | {file: kept_rows(file, job, metrics) for job, file in missing}
     rows: list[Row] = []
     failures: dict[str, str] = {}
@@ -208,19 +218,19 @@ def _provenance(
     )
 
 
-def _score_missing(missing: Sequence[Work], scorer: Scorer, options: ScoringOptions) -> None:
+def _score_missing(missing: Sequence[Work], scorer: Scorer, options: ScoringOptions, progress: Progress) -> None:
     groups = _by_clip(missing, min(SIDE_BY_SIDE, max(1, len(missing) // options.processes)))
     if options.processes > 1 and len(groups) > 1:
         from fatezero_eval.scoring.processes import share  # noqa: PLC0415  (imports Lightning)
 
-        share(groups, partial(load_scorer, options), options.processes, options.device)
+        share(groups, partial(load_scorer, options), options.processes, options.device, quiet=progress is no_progress)
         return
-    shown, done = steps_shown("scoring", "video"), 0
+    done = 0
     for group in groups:
-        shown("", done, len(missing))
+        progress("", done, len(missing))
         scorer(group)
         done += len(group)
-    shown("", done, len(missing))
+    progress("", done, len(missing))
 
 
 def _by_clip(works: Sequence[Work], most: int) -> list[list[Work]]:

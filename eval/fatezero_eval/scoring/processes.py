@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from torch.utils.data import DataLoader, TensorDataset
 
 from fatezero.errors import UserError
-from fatezero.system.progress import steps_shown
+from fatezero.system.progress import no_progress, steps_shown
 from fatezero.system.stopping import end_children, end_with_parent, listen, stopping_on_signals
 
 T = TypeVar("T")
@@ -24,10 +24,11 @@ T = TypeVar("T")
 class _Worker(LightningModule, Generic[T]):
     """Does the work whose numbers it is given, after a start in its own process."""
 
-    def __init__(self, work: Sequence[T], start: Callable[[], Callable[[T], None]]) -> None:
+    def __init__(self, work: Sequence[T], start: Callable[[], Callable[[T], None]], quiet: bool) -> None:
         super().__init__()
         self._work = work
         self._start = start
+        self._quiet = quiet
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in a process that was started for this work."""
@@ -40,7 +41,8 @@ class _Worker(LightningModule, Generic[T]):
         self._stopping = ExitStack()
         self._stopping.enter_context(stopping_on_signals())
         self._do = self._start()
-        self._shown = steps_shown(f"scoring, process {self.global_rank}", "clip", alone=False)
+        name = f"scoring, process {self.global_rank}"
+        self._shown = no_progress if self._quiet else steps_shown(name, "clip", alone=False)
 
     def on_predict_start(self) -> None:
         """Lightning has put its own handlers there after `setup`."""
@@ -58,7 +60,12 @@ class _Worker(LightningModule, Generic[T]):
 
 
 def share(
-    work: Sequence[T], start: Callable[[], Callable[[T], None]], processes: int, device: Literal["cpu", "cuda"]
+    work: Sequence[T],
+    start: Callable[[], Callable[[T], None]],
+    processes: int,
+    device: Literal["cpu", "cuda"],
+    *,
+    quiet: bool,
 ) -> None:
     """Share work among at most so many processes; none of them outlives this call.
 
@@ -69,6 +76,7 @@ def share(
         start: called once in each process, which it must be possible to send it to; returns what does one piece.
         processes: how many, at most.
         device: where the work is done.
+        quiet: say nothing of how far each process is.
 
     Raises:
         UserError: a process died; what it had finished is kept.
@@ -79,7 +87,7 @@ def share(
             _silence_remarks()
             trainer = _trainer(min(processes, len(work)), device)  # more than pieces of work are an error there
             numbers = DataLoader(TensorDataset(torch.arange(len(work))))
-            trainer.predict(_Worker(work, start), numbers, return_predictions=False)
+            trainer.predict(_Worker(work, start, quiet), numbers, return_predictions=False)
     except (ProcessExitedException, ProcessRaisedException) as died:
         end_children(spared=others)
         raise UserError(
