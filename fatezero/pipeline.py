@@ -305,8 +305,9 @@ class FateZero:
 
     def _tell_of_strange_frames(self, frames: Frames, clean: Tensor, *, tiling: bool) -> None:
         """Say so where the autoencoder gives the first frame back far worse than anything of the model's world."""
-        least = least_psnr(self.backbone.checkpoint.folder)
-        if least is None:
+        checkpoint = self.backbone.checkpoint
+        least = least_psnr(checkpoint.folder)
+        if least is None or checkpoint.vae is not None:  # it is measured with the checkpoint's own autoencoder
             return
         back = self.backbone.decode_clip(clean[:1], tiling=tiling)[:1].astype(np.float64)
         psnr = 10 * np.log10(255**2 / max(1e-6, float(np.mean((back - frames[:1]) ** 2))))

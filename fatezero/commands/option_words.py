@@ -54,8 +54,7 @@ def gathered(verb: Verb, words: Sequence[str], command: str) -> list[str]:
         if not name.startswith("--"):
             done.append(name + equals + value)
             continue
-        kind = kinds.get(name.removeprefix("--"))
-        _check_option(name.removeprefix("--"), kinds, command)
+        kind = _kind(name.removeprefix("--"), kinds, command)
         if kind is bool and not equals and (not left or left[0].startswith("--")):
             equals, value = "=", "true"
         elif get_origin(kind) is tuple and not value.startswith("["):
@@ -104,11 +103,12 @@ def _option_files(words: Sequence[str]) -> list[Path]:
     return [Path(name) for name in named]
 
 
-def _check_option(name: str, kinds: Mapping[str, Any], command: str) -> None:
-    """Refuse a name that no option has; an entry of a mapping has any."""
+def _kind(name: str, kinds: Mapping[str, Any], command: str) -> Any:
+    """What an option holds; an entry of a mapping, whose name is the user's own, what the mapping's values are."""
     beginnings = [name[:place] for place, character in enumerate(name) if character == "."]
-    if name in kinds or name in OF_ALL or any(is_mapping(kinds.get(beginning)) for beginning in beginnings):
-        return
+    mappings = [kinds[beginning] for beginning in beginnings if is_mapping(kinds.get(beginning))]
+    if name in kinds or name in OF_ALL or mappings:
+        return get_args(mappings[0])[1] if mappings else kinds.get(name)
     known = [one.replace("_", "-") for one in kinds]
     raise unknown(f"{command} has no option", name.replace("_", "-"), known, f"{command} --help", "--")
 

@@ -92,6 +92,9 @@ def test_options_are_written_as_people_write_them() -> None:
     assert parsed(["edit", "--no-blending.self_attention"]).blending.self_attention is False
     assert parsed(["edit", "--blending.latent-window", "0.5", "1"]).blending.latent_window == (0.5, 1)
     assert parsed(["edit", "--blending.latent-window", "null"]).blending.latent_window is None
+    words = "edit --fusion.word-windows.bus 0 0.5 --fusion.word-windows.red=[0,1] --fusion.reweight.red 2"
+    fusion = parsed(words.split()).fusion
+    assert (fusion.word_windows, fusion.reweight) == ({"bus": (0, 0.5), "red": (0, 1)}, {"red": 2})
 
 
 @pytest.mark.parametrize(

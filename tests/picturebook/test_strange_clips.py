@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fatezero.clips.video import read_clip
-from fatezero.config import MethodConfig, RuntimeConfig
+from fatezero.config import MethodConfig, ModelOptions, RuntimeConfig
 from fatezero.picturebook.world.scenes import random_pose, random_scene, render
 from fatezero.pipeline import FateZero
-from fatezero.shipped import DEMO
+from fatezero.shipped import CHECKPOINT, DEMO
 from fatezero.types import ClipSpec
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +39,8 @@ def test_a_film_is_strange_and_the_shipped_clip_is_not(editor: FateZero, told: l
     film = ClipSpec(path=str(ROOT / "datasets/bigbuckbunny/bigbuckbunny.mp4"), frames=1, height=128, width=128)
     assert is_strange(editor, told, read_clip(film).frames)
     assert not is_strange(editor, told, read_clip(replace(DEMO.clip, frames=1)).frames)
+    other = FateZero.load(ModelOptions(vae=str(CHECKPOINT / "vae")), RuntimeConfig(device="cpu"), told.append)
+    assert not is_strange(other, told, read_clip(film).frames)  # the bound is the checkpoint's own autoencoder's
 
 
 def test_pictures_of_its_world_are_not_strange(editor: FateZero, told: list[str]) -> None:
