@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import html
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,15 +30,17 @@ LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?=[#)])")
 CODE = re.compile(r"^<!-- code: (?P<module>[\w.]+)\.(?P<name>\w+) -->$", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 SHOWN_AS_CODE = {".py": "python", ".yaml": "yaml"}
+NOTEBOOK = ".ipynb"
 COMMANDS_PAGE = "reference/cli.md"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what pages link to outside docs/, and what is linked from there."""
+    """Add what pages link to outside docs/, what is linked from there, and notebooks as pages."""
     waiting = [Path(file.abs_src_path) for file in files.documentation_pages() if file.abs_src_path]
     while waiting:
         for target in _linked(waiting.pop()):
-            if files.get_file_from_path(_uri(target)) is None and DOCS not in target.parents:
+            outside = DOCS not in target.parents or target.suffix == NOTEBOOK
+            if files.get_file_from_path(_uri(target)) is None and outside:
                 files.append(_joined(target, config))
                 if target.suffix == ".md":
                     waiting.append(target)
@@ -85,17 +88,30 @@ def _file(path: Path) -> Path | None:
 
 def _uri(target: Path) -> str:
     """Where a file of the repository is in the site's sources."""
-    uri = target.relative_to(DOCS if DOCS in target.parents else ROOT).as_posix()
-    return f"{uri}.md" if target.suffix in SHOWN_AS_CODE else uri
+    uri = target.relative_to(DOCS if DOCS in target.parents else ROOT)
+    if target.suffix == NOTEBOOK:
+        return uri.with_suffix(".md").as_posix()
+    return f"{uri.as_posix()}.md" if target.suffix in SHOWN_AS_CODE else uri.as_posix()
 
 
 def _joined(target: Path, config: MkDocsConfig) -> File:
-    """A file outside docs/ for the site: as it is, or code as a page."""
+    """A file for the site: as it is, or code and notebooks as pages."""
+    if target.suffix == NOTEBOOK:
+        return File.generated(config, _uri(target), content=_notebook(target))
     language = SHOWN_AS_CODE.get(target.suffix)
     if language is None:
         return File.generated(config, _uri(target), abs_src_path=str(target))
     name, code = target.relative_to(ROOT).as_posix(), target.read_text(encoding="utf-8")
     return File.generated(config, _uri(target), content=f"# {name}\n\n````{language}\n{code}\n````\n")
+
+
+def _notebook(target: Path) -> str:
+    """A notebook's cells, and where the notebook itself is."""
+    cells = json.loads(target.read_text(encoding="utf-8"))["cells"]
+    texts = [("".join(cell["source"]), cell["cell_type"]) for cell in cells]
+    shown = [f"```python\n{text}\n```" if kind == "code" else text for text, kind in texts]
+    shown.insert(1, f"[Download]({target.name}) it to run it: a result shows itself there.")
+    return "\n\n".join(shown) + "\n"
 
 
 def _code(found: re.Match[str]) -> str:
