@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from fatezero import shipped
@@ -121,7 +122,12 @@ def provenance() -> dict[str, Any]:
         raise UserError(f"numbers are measured by code that is committed: commit or undo {changed[0][3:]} first.")
     return {
         "commit": _git("rev-parse", "HEAD").strip(),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "processor": _processor(),
+            "vector level": torch.backends.cpu.get_cpu_capability(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         "checkpoints": {
             folder.name: checkpoint_digest(folder)[:8]
