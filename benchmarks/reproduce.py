@@ -3,7 +3,8 @@
 A study is a list of commands and the folder that holds its results (studies.yaml). When all its commands have ended,
 that folder gets measured.json: the commit, the machine, the versions, the digests of the shipped models, and what each
 command took. Stopped, it goes on at the command where it was, which itself keeps what it had finished; a study that was
-measured by this commit is not measured again. `--list` says what is there.
+measured by this code is not measured again, and runs that other code has made are not taken for its own. `--list` says
+what is there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -47,6 +49,11 @@ class Study:
     name: str
     results: Path
     commands: tuple[str, ...]
+
+    @property
+    def runs(self) -> list[str]:
+        """The run folders that its commands name."""
+        return sorted(set(re.findall(r"\bruns/[\w-]+", " ".join(self.commands))))
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def provenance() -> dict[str, Any]:
     if changed:
         raise UserError(f"numbers are measured by code that is committed: commit or undo {changed[0][3:]} first.")
     return {
-        "commit": _git("rev-parse", "HEAD").strip(),
+        "commit": _git("log", "-1", "--format=%H", "--", *CODE).strip(),  # later ones changed nothing that measures
         "machine": {
             "processor": _processor(),
             "vector level": torch.backends.cpu.get_cpu_capability(),
@@ -141,17 +148,19 @@ def measure(study: Study, here: Mapping[str, Any]) -> None:
     """Run a study's commands that have not ended yet, and record what they took.
 
     Raises:
-        UserError: a command fails; those before it are not run again.
+        UserError: a command fails, and those before it are not run again; or a run is there that other code has made.
     """
     if _read(study.results / RECORD).get("commit") == here["commit"]:
         say(f"{study.name}: measured already, by this commit")
         return
     started = STARTED / f"{study.name}.json"
     ran = list(_still_standing(study, here, _read(started)))
+    _check_runs(study, here)
+    _write(started, {**here, "runs": study.runs}, ran)
     for number, command in enumerate(study.commands[len(ran) :], len(ran) + 1):
         say(f"{study.name}, {number} of {len(study.commands)}: {command}")
         ran.append(_run(command))
-        _write(started, dict(here), ran)
+        _write(started, {**here, "runs": study.runs}, ran)
     _write(study.results / RECORD, {**here, "finished": f"{datetime.now(UTC):%Y-%m-%d}"}, ran)
     say(f"{study.name}: measured, see {study.results}")
 
@@ -174,6 +183,15 @@ def _still_standing(study: Study, here: Mapping[str, Any], record: Mapping[str, 
             if ran["command"] != command:
                 return
             yield Ran(**ran)
+
+
+def _check_runs(study: Study, here: Mapping[str, Any]) -> None:
+    """Refuse runs that are there already, unless a study has begun them by this commit: their results would be kept."""
+    begun = [record for record in map(_read, STARTED.glob("*.json")) if record["commit"] == here["commit"]]
+    ours = {folder for record in begun for folder in record["runs"]}
+    for folder in study.runs:
+        if folder not in ours and Path(folder).exists():
+            raise UserError(f"{folder} was not made by this commit, and what it holds would be kept: move it away.")
 
 
 def _run(command: str) -> Ran:

@@ -60,6 +60,19 @@ def test_a_stopped_study_goes_on_where_it_was_and_says_by_what_it_was_measured(p
     assert f"commit {record['commit'][:8]}" in reproduce(project, "--list").stdout
 
 
+def test_runs_of_other_code_are_not_taken_for_this_codes(project: Path) -> None:
+    makes = """python -c "import os; os.makedirs('runs/made', exist_ok=True); open('allowed')" """
+    (project / STUDIES).write_text(f"made:\n  results: results\n  commands:\n    - {makes}\n", "utf-8")
+    commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "second"]
+    subprocess.run(commit, cwd=project, check=True)
+    (project / "runs/made").mkdir(parents=True)
+    assert "runs/made was not made by this commit" in reproduce(project).stderr
+    (project / "runs/made").rmdir()
+    assert "ended with status 1" in reproduce(project).stderr
+    (project / "allowed").touch()
+    assert reproduce(project).returncode == 0  # its own run may be there
+
+
 def test_changed_code_and_unknown_studies_are_refused(project: Path) -> None:
     assert "there is no study other: there are counted." in reproduce(project, "other").stderr
     (project / STUDIES).write_text(LISTED.replace("two", "three"), "utf-8")
