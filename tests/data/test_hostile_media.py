@@ -10,7 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fatezero.clips import source
 from fatezero.clips.video import probe, read_clip, write_video
@@ -152,7 +152,7 @@ def test_animations_that_blow_up_are_refused_before_they_are_decoded(tmp_path, m
         raise AssertionError("a frame was decoded")
 
     path = gif(tmp_path / "bomb.gif", *shape)
-    monkeypatch.setattr(Image.Image, "load", decoded)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
     with pytest.raises(UserError, match=says):
         probe(path)
 
