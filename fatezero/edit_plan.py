@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fatezero.attention.active_steps import active_steps, cross_steps
+from fatezero.attention.counterparts import counterparts
 from fatezero.attention.fusion import CrossMix
 from fatezero.attention.prompts import Prompt
 from fatezero.attention.word_maps import cross_mixes
@@ -72,7 +73,7 @@ class EditPlan:
         flow_edit: as in `MethodConfig`.
         plain_steps: how many of FlowEdit's steps, the last ones, denoise under the target prompt alone.
         source_tokens: positions of the edited words in the source prompt.
-        target_tokens: positions of the words in the target prompt that stand for them.
+        target_tokens: positions of the words in the target prompt that stand for them; empty where they are taken out.
     """
 
     steps: tuple[PlannedStep, ...]
@@ -103,7 +104,8 @@ class EditPlan:
     def blends_by_target_words(self) -> bool:
         """Whether latents are blended by masks of the target's words as well."""
         blends = any(step.blends_latents for step in self.steps)
-        return blends and self.blending is not None and self.blending.latent_words == "both"
+        both = self.blending is not None and self.blending.latent_words == "both"
+        return blends and both and bool(self.target_tokens)
 
 
 def plan_edit(
@@ -124,7 +126,7 @@ def plan_edit(
         source_prompt: describes the clip.
         target_prompt: describes the edit.
         edited_words: words of the source prompt; without any, nothing is blended.
-        target_words: words of the target prompt, needed where latents are blended by both.
+        target_words: words of the target prompt that stand for them; without any, `counterparts` finds them.
 
     Raises:
         UserError: for words that are not in their prompt, prompts that the word map cannot align, and settings that
@@ -135,13 +137,14 @@ def plan_edit(
     source, target = backbone.read_prompt(source_prompt, contexts), backbone.read_prompt(target_prompt, contexts)
     # A word that is not in its prompt is a mistake, whether or not it is used.
     source_tokens, target_tokens = _tokens_of(source, edited_words), _tokens_of(target, target_words)
+    target_tokens = target_tokens or counterparts(source, target, source_tokens)
     fusion, blending = method.fusion, method.blending if edited_words else None
     sites = fused_sites(backbone, fusion) if fusion else frozenset()
     backbone.check_method(method, sites)
     mixes = cross_mixes(fusion, source, target, steps) if fusion else (None,) * steps
     planned = _planned_steps(replace(method, blending=blending), steps, mixes, embeds_guidance=backbone.embeds_guidance)
     _check_reuse(method, steps)
-    plan = EditPlan(
+    return EditPlan(
         steps=planned,
         guidance_scale=method.guidance_scale,
         solver_order=method.solver_order,
@@ -154,12 +157,6 @@ def plan_edit(
         source_tokens=source_tokens,
         target_tokens=target_tokens,
     )
-    if plan.blends_by_target_words and not target_tokens:
-        raise UserError(
-            "Blending latents by source and target words needs target_words: name the words of "
-            f"{target.text!r} that stand for {', '.join(edited_words)}, or set blending.latent_words to 'source'."
-        )
-    return plan
 
 
 def _planned_steps(

@@ -168,7 +168,8 @@ class FateZero:
             source_prompt: describes the clip.
             target_prompt: describes the edit.
             edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
-            target_words: words of the target prompt that stand for them; needed to blend latents by both.
+            target_words: words of the target prompt that stand for them, by which latents are blended; by default those
+                that stand in their places.
             method: the configuration; None is the one recommended for the checkpoint.
             seed: seed of a sampled posterior, and of SDEdit's and FlowEdit's noise.
             progress: shows a bar in a terminal and in a notebook; or what is called after every step with the stage,

@@ -84,7 +84,8 @@ class Target:
     Attributes:
         prompt: describes the clip as it should become.
         edited_words: words of the source prompt that the edit changes; without any, nothing is blended.
-        target_words: words of this prompt that stand for them; needed to blend latents by both.
+        target_words: words of this prompt that stand for them, by which latents are blended; by default those that
+            stand in their places.
         seed: seed of a sampled posterior, and of SDEdit's and FlowEdit's noise.
         method: the configuration.
     """

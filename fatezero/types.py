@@ -161,7 +161,8 @@ class EditRequest:
         source_prompt: describes the clip as it is.
         target_prompt: describes the clip as it should become.
         edited_words: words of the source prompt that the edit changes; they make the blending mask.
-        target_words: words of the target prompt that stand for them; used by latent blending.
+        target_words: words of the target prompt that stand for them, by which latents are blended; by default those
+            that stand in their places.
         category: style, attribute, object, shape, background or the benchmark's own word.
         seed: belongs to the request, never to a process.
         settings: dotted names of configuration fields set for this request alone.

@@ -111,9 +111,9 @@ class Prompt:
         Raises:
             UserError: if they are written in several ways.
         """
-        meant = [_folded(_bare(one)) for one in wanted]
+        meant = [folded(_bare(one)) for one in wanted]
         rows = [self.bare_words[place] for place in self._places(wanted)]
-        found = [row for row in rows if [_folded(word) for word, _ in row] == meant]
+        found = [row for row in rows if [folded(word) for word, _ in row] == meant]
         written = sorted({" ".join(word for word, _ in row) for row in found})
         if len(written) > 1:
             raise UserError(
@@ -294,7 +294,7 @@ def _bare(word: str) -> str:
     return word[slice(*_bare_span(word))]
 
 
-def _folded(word: str) -> str:
+def folded(word: str) -> str:
     """A word without case, accents written as one letter with what they stand on."""
     return normalize("NFC", word.casefold())
 
@@ -321,9 +321,9 @@ def read_weights(text: str) -> tuple[str, dict[str, float]]:
         raise UserError(
             f"The prompt {quoted(text)} has brackets that are no weight: write (word:1.2), or turn prompt_weights off."
         )
-    bare = [_folded(_bare(word)) for word in plain.split()]
+    bare = [folded(_bare(word)) for word in plain.split()]
     for words in weighed:
-        row = [_folded(_bare(word)) for word in words.split()]
+        row = [folded(_bare(word)) for word in words.split()]
         if sum(bare[i : i + len(row)] == row for i in range(len(bare))) > 1:
             raise UserError(
                 f"The prompt {quoted(text)} weighs {quoted(words)}, which it holds more than once: weights are of a "

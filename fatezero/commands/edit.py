@@ -29,7 +29,8 @@ class EditOptions(FrameSelection):
         source: prompt that describes the clip; the shipped clip has its own.
         target: prompt that describes the edit.
         edited_words: words of the source prompt that the edit changes; they make the blending mask.
-        target_words: words of the target prompt that stand for them; needed to blend latents by both.
+        target_words: words of the target prompt that stand for them, by which latents are blended; by default those
+            that stand in their places.
         manifest: a file that lists many edits, in place of clip, source and target.
         root: folder that the manifest's clip paths start from; the manifest's own by default.
         audio: keep the clip's sound beside the edited frames, or drop it.

@@ -213,6 +213,25 @@ def test_one_inversion_serves_many_targets(backbone32: UNetBackbone) -> None:
         np.testing.assert_array_equal(editor.edit_inverted(shared, target).frames, alone.frames)
 
 
+def test_target_words_stand_in_the_places_of_the_edited_words(backbone32: UNetBackbone) -> None:
+    editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
+    found = editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=FULL)
+    assert torch.equal(found.latents, run(backbone32, FULL).latents)
+    by_source = replace(FULL, blending=BlendingConfig(threshold=0.8, latent_window=(0.2, 0.8), latent_words="source"))
+    assert not torch.equal(found.latents, run(backbone32, by_source).latents)
+
+
+def test_words_that_are_taken_out_blend_by_the_source_alone(backbone32: UNetBackbone) -> None:
+    editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
+    both = replace(FULL, fusion=FusionConfig(min_downsampling=1))
+    alone = replace(both, blending=replace(both.blending, latent_words="source"))  # type: ignore[type-var]
+    taken_out, by_source = (
+        editor.edit(clip(), SOURCE, "a silver jeep", edited_words=("driving down a road",), method=method)
+        for method in (both, alone)
+    )
+    assert torch.equal(taken_out.latents, by_source.latents)
+
+
 def test_an_inversion_that_kept_too_little_is_refused(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(backend="qk"), report=lambda _: None)
     plain = replace(FULL, blending=None, fusion=FusionConfig(self_window=(0, 0.25)))
@@ -314,8 +333,6 @@ def test_unfit_words_are_named(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     with pytest.raises(UserError, match="'tiger' is not a word"):
         editor.edit(clip(), SOURCE, TARGET, edited_words=("tiger",), target_words=("car",), method=FULL)
-    with pytest.raises(UserError, match="target_words"):
-        editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=replace(FULL, fusion=None))
     coarse = replace(FULL, blending=BlendingConfig(mask_downsampling=3))
     with pytest.raises(UserError, match="downsampling 3: set"):
         editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=coarse)

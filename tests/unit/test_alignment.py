@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fatezero.attention.counterparts import counterparts
 from fatezero.attention.word_maps import cross_mixes, refinement_map, replacement_map
 from fatezero.config import FusionConfig
 from fatezero.diffusion.model_families.unet import UNetBackbone
@@ -136,3 +137,30 @@ def _weights(backbone: UNetBackbone, entry: dict[str, Any]) -> torch.Tensor:
     assert first.from_source is not None
     assert last is None
     return first.from_source.sum(0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "edited", "stand"),
+    [
+        ("a silver jeep on a road", "a silver car on a road", "jeep", "car"),
+        ("a silver jeep on a road", "a red bus on a road", "jeep", "bus"),  # as many words: one for one
+        ("a silver jeep on a road", "a red bus on a road", "silver jeep", "red bus"),
+        ("a silver jeep on a road", "a bus on a road", "jeep", "bus"),  # fewer words: all for all
+        ("a jeep on a road", "a very old Porsche on a road", "jeep", "very old Porsche"),
+        ("a jeep on a road", "a Jeep, in the snow", "road", "snow"),
+        ("a jeep on a road", "a watercolor of a jeep on a road", "jeep", "jeep"),
+        ("a jeep with a flag on a road", "a jeep on a road", "flag", ""),
+    ],
+)
+def test_counterparts(before: str, after: str, edited: str, stand: str, backbone32: UNetBackbone) -> None:
+    source, target = backbone32.read_prompt(before), backbone32.read_prompt(after)
+    expected = target.tokens_of(stand) if stand else ()
+    assert counterparts(source, target, source.tokens_of(edited)) == expected
+
+
+def test_a_word_of_several_tokens_has_those_of_its_counterpart(backbone32: UNetBackbone) -> None:
+    source, target = (
+        backbone32.read_prompt(f"a {name} on a road, a {name}") for name in ("skateboarder", "Xyzzyplugh")
+    )
+    assert len(target.tokens_of("Xyzzyplugh")) > 2
+    assert counterparts(source, target, source.tokens_of("skateboarder")) == target.tokens_of("Xyzzyplugh")
