@@ -117,11 +117,13 @@ def _requests(options: EditOptions) -> Sequence[EditRequest]:
     if not given:
         _refuse(options, OF_ONE_EDIT, "the shipped edit's own; give --target as well")
         return (_with_selection(shipped.DEMO, options),)
+    if options.clip is None:
+        raise UserError("--target is missing: say what the shipped clip should become, or name a --clip.")
     missing = [name for name in ("source", "target") if name not in given]
     if missing:
         raise UserError(f"{option(missing[0])} is missing: one edit needs --clip, --source and --target.")
-    clip = {"path": options.clip or "", **options.selection, "audio": options.audio}
-    return (_one_request(options, Path(options.clip or "").stem, clip, options.source),)
+    clip = {"path": options.clip, **options.selection, "audio": options.audio}
+    return (_one_request(options, Path(options.clip).stem, clip, options.source),)
 
 
 def _of_shipped_clip(options: EditOptions) -> EditRequest:
