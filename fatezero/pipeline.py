@@ -231,9 +231,7 @@ class FateZero:
             choice = self._choose_backend(denoiser, clean, prompt, needs)
             trajectory = None
             if method.inverts and kept is not None:
-                trajectory = Trajectory(
-                    prompt, schedule, kept["latents"], kept.get("cross_maps"), None, kept.get("midway")
-                )
+                trajectory = _kept_trajectory(prompt, schedule, kept)
             elif method.inverts:
                 attention = choice.open(needs, self.backbone.device) if choice else None
                 trajectory = self._invert(denoiser, clean, prompt, schedule, method, mask_layers, attention, on_step)
@@ -357,14 +355,7 @@ class FateZero:
                 "frames, norm scope, posterior (and its seed), contexts of prompts, mask layers, SDEdit strength, "
                 "FlowEdit, windows, tiling and fusion."
             )
-        if target.method.blending and not target.edited_words:
-            self._report("nothing is blended, as no words are named as edited: the edit may change all of the picture")
-        for prompt in (inversion.prompt, target.prompt):
-            for word in self.backbone.read_prompt(prompt, target.method.prompt_contexts).spelled:
-                self._report(
-                    f"{quoted(word)} is no word to this checkpoint, which reads it letter by letter: use words that it "
-                    "knows, or another model"
-                )
+        self._tell_of_words(inversion, target)
         masks = MaskAverage(inversion.source.frames.shape[1:3])
         shown_progress = chosen_progress(progress)
         started = time.perf_counter()
@@ -373,21 +364,9 @@ class FateZero:
             masks.add([step.attention_mask] if step.attention_mask else step.latent_masks)
             shown_progress("editing", step.index + 1, len(plan.steps))
 
-        method, clean = target.method, inversion.clean
-        with self.backbone.denoiser(method, len(clean), inversion.chunk, inversion.middle) as denoiser:
-            if inversion.trajectory is not None:
-                latents = edit(denoiser, plan, inversion.trajectory, on_step)
-            else:
-                schedule, noises = self._schedule(inversion.source.frames, method), _noises(clean, target.seed)
-                if plan.flow_edit is not None:
-                    latents = flow_edit(
-                        denoiser, plan, plan.flow_edit, schedule, clean, inversion.prompt, noises, on_step
-                    )
-                else:
-                    noisy = schedule[-1].noised(clean, next(noises))
-                    latents = denoise(denoiser, plan, schedule, noisy, on_step)
+        latents = self._edited(inversion, target, plan, on_step)
         edited = time.perf_counter()
-        frames = self.backbone.decode_clip(latents, tiling=method.autoencoder_tiling)
+        frames = self.backbone.decode_clip(latents, tiling=target.method.autoencoder_tiling)
         shown = list(self.backbone.latent_of_frames(len(frames)))
         share = masks.mean()
         return EditResult(
@@ -403,6 +382,30 @@ class FateZero:
             seconds={**inversion.seconds, "editing": edited - started, "decode": time.perf_counter() - edited},
             peak_memory_bytes=peak_memory(self.backbone.device),
         )
+
+    def _edited(
+        self, inversion: Inversion, target: Target, plan: EditPlan, on_step: Callable[[EditStep], None]
+    ) -> Tensor:
+        """The edit's latents, F,C,h,w: from the inversion, or from noise where there is none."""
+        method, clean = target.method, inversion.clean
+        with self.backbone.denoiser(method, len(clean), inversion.chunk, inversion.middle) as denoiser:
+            if inversion.trajectory is not None:
+                return edit(denoiser, plan, inversion.trajectory, on_step)
+            schedule, noises = self._schedule(inversion.source.frames, method), _noises(clean, target.seed)
+            if plan.flow_edit is not None:
+                return flow_edit(denoiser, plan, plan.flow_edit, schedule, clean, inversion.prompt, noises, on_step)
+            return denoise(denoiser, plan, schedule, schedule[-1].noised(clean, next(noises)), on_step)
+
+    def _tell_of_words(self, inversion: Inversion, target: Target) -> None:
+        """Say so where no words are blended by, and which words the checkpoint does not know."""
+        if target.method.blending and not target.edited_words:
+            self._report("nothing is blended, as no words are named as edited: the edit may change all of the picture")
+        for prompt in (inversion.prompt, target.prompt):
+            for word in self.backbone.read_prompt(prompt, target.method.prompt_contexts).spelled:
+                self._report(
+                    f"{quoted(word)} is no word to this checkpoint, which reads it letter by letter: use words that it "
+                    "knows, or another model"
+                )
 
     def plan(self, source_prompt: str, target: Target) -> EditPlan:
         """Work out what an edit does at each step, before anything runs.
@@ -463,6 +466,11 @@ def _kept_tensors(inversion: Inversion) -> dict[str, Tensor]:
         if inversion.trajectory.cross_maps is not None:
             tensors["cross_maps"] = inversion.trajectory.cross_maps
     return tensors
+
+
+def _kept_trajectory(prompt: str, schedule: tuple[Step, ...], kept: Mapping[str, Tensor]) -> Trajectory:
+    """The walk of an inversion from its kept tensors, without the source's attention."""
+    return Trajectory(prompt, schedule, kept["latents"], kept.get("cross_maps"), None, kept.get("midway"))
 
 
 def peak_memory(device: torch.device) -> int:
