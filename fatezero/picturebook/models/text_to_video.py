@@ -30,7 +30,7 @@ from fatezero.picturebook.models.video_tokenizer import new_video_tokenizer
 from fatezero.picturebook.world.scenes import SIZE, training_scene
 
 SHIFT = 3.0  # of the noise levels, in training as in sampling
-LENGTHS = (3, 4, 5, 5)  # latent frames of a step's clips; the start of a clip is a clip
+LENGTHS = (2, 3, 4, 5)  # latent frames of a step's clips; the start of a clip is a clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class TextToVideoConfig(SharedTrainingConfig):
 
     vae: Path
     shards: int = 100
-    batch: int = 8
+    batch: int = 4
     pictures: int = 16
     learning_rate: float = 6e-4
     grounding: float = 0.3
