@@ -30,6 +30,7 @@ FULL = MethodConfig(
     fusion=FusionConfig(min_downsampling=1, reweight={"car": 2.0}),
     blending=BlendingConfig(threshold=0.8, latent_window=(0.2, 0.8)),
 )
+BY_SOURCE = BlendingConfig(threshold=0.8, latent_window=(0.2, 0.8), latent_words="source")
 ANCHORED = replace(FULL, key_frames=("self", "middle", "last"))
 
 
@@ -217,17 +218,15 @@ def test_target_words_stand_in_the_places_of_the_edited_words(backbone32: UNetBa
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     found = editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=FULL)
     assert torch.equal(found.latents, run(backbone32, FULL).latents)
-    by_source = replace(FULL, blending=BlendingConfig(threshold=0.8, latent_window=(0.2, 0.8), latent_words="source"))
-    assert not torch.equal(found.latents, run(backbone32, by_source).latents)
+    assert not torch.equal(found.latents, run(backbone32, replace(FULL, blending=BY_SOURCE)).latents)
 
 
 def test_words_that_are_taken_out_blend_by_the_source_alone(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     both = replace(FULL, fusion=FusionConfig(min_downsampling=1))
-    alone = replace(both, blending=replace(both.blending, latent_words="source"))  # type: ignore[type-var]
     taken_out, by_source = (
         editor.edit(clip(), SOURCE, "a silver jeep", edited_words=("driving down a road",), method=method)
-        for method in (both, alone)
+        for method in (both, replace(both, blending=BY_SOURCE))
     )
     assert torch.equal(taken_out.latents, by_source.latents)
 
