@@ -43,7 +43,7 @@ def grounding_loss(attention: Tensor, columns: Tensor, coverage: Tensor, weight:
         between the words' blending masks and the true coverage.
     """
     maps = torch.take_along_dim(attention.movedim(-1, 1), columns.clamp_min(0)[..., None, None], 1)  # N,WORDS,h,w
-    inside = torch.tensor([True, True, False, False], device=attention.device)[:, None, None]
+    inside = (torch.arange(WORDS, device=attention.device) < 2)[:, None, None]  # object and colour; else background
     target = torch.where(inside, coverage[:, None], 1 - coverage[:, None])
     share = (maps * target).sum((2, 3)) / maps.sum((2, 3)).clamp_min(1e-8)
     masks = soft_mask(maps, (maps.shape[2], maps.shape[3])).clamp(1e-3, 1 - 1e-3)

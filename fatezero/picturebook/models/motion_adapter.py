@@ -89,10 +89,11 @@ def encode_clips(vae: AutoencoderKL, pool: Path, series: int, number: int) -> En
     if not folder.exists():
         recipes = [draw_recipe(series, number * CLIPS + row, FRAMES) for row in range(CLIPS)]
         scale: float = vae.config.scaling_factor
-        rows = [vae.encode(to_pixels(render_clip(recipe).frames)).latent_dist.mode() * scale for recipe in recipes]
+        clips = (to_pixels(render_clip(recipe).frames).to(vae.device) for recipe in recipes)
+        rows = [vae.encode(clip).latent_dist.mode() * scale for clip in clips]
         with replacing(folder) as partial:
             partial.mkdir(exist_ok=True)
-            np.save(partial / "latents.npy", torch.stack(rows).half().numpy())
+            np.save(partial / "latents.npy", torch.stack(rows).half().cpu().numpy())
             (partial / "captions.json").write_text(json.dumps([recipe.scene.caption for recipe in recipes]))
     return EncodedClips(np.load(folder / "latents.npy"), tuple(json.loads((folder / "captions.json").read_text())))
 
@@ -147,24 +148,26 @@ class MotionTraining(PicturebookModule):
             excerpts.append(excerpt[::-1] if rng.random() < 0.5 else excerpt)  # backwards is as true
             captions.append("" if rng.random() < self.config.empty_prompts else shard.captions[row])
         latents = torch.from_numpy(np.stack(excerpts).astype(np.float32)).transpose(1, 2)
-        return latents.contiguous(), captions
+        return latents.contiguous().to(self.device), captions
 
     def training_step(self, _: Tensor) -> Tensor:
         """One step on fresh noise."""
         latents, captions = self.draw()
         generator = self.generator()
-        noise = torch.randn(latents.shape, generator=generator)
-        levels = torch.randint(0, self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(self.device)
+        count = self.scheduler.config.num_train_timesteps
+        levels = torch.randint(0, count, (len(latents),), generator=generator).to(self.device)
         noisy = self.scheduler.add_noise(latents, noise, levels)
-        text = self._text(captions).repeat_interleave(latents.shape[2], dim=0)
-        predicted = self.unet(noisy, levels, text).sample
+        with self.autocast():
+            text = self._text(captions).repeat_interleave(latents.shape[2], dim=0)
+            predicted = self.unet(noisy, levels, text).sample.float()
         error = mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3, 4))
-        loss = (error * level_weight(self.scheduler.alphas_cumprod[levels])).mean()
+        loss = (error * level_weight(self.scheduler.alphas_cumprod.to(self.device)[levels])).mean()
         self.log_dict({"loss": loss.detach(), "mse": error.mean().detach()}, prog_bar=True)
         return loss
 
     def _text(self, captions: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+        tokens = self.tokenizer(captions, padding="max_length", return_tensors="pt").input_ids.to(self.device)
         hidden: Tensor = self.text_encoder(tokens).last_hidden_state
         return hidden
 
@@ -192,7 +195,7 @@ class MotionTraining(PicturebookModule):
 
 def export_adapter(module: MotionTraining, folder: Path) -> None:
     """Write the motion modules in the layout of diffusers' MotionAdapter, fp16 safetensors, and their noise levels."""
-    module.unet.save_motion_modules(folder)
+    module.cpu().unet.save_motion_modules(folder)
     MotionAdapter.from_pretrained(folder, dtype=torch.float16).save_pretrained(folder)
     module.scheduler.save_pretrained(folder / SCHEDULER_FILE.parent)
 
