@@ -292,10 +292,10 @@ class ModelOptions:
     """Which networks edit.
 
     Attributes:
-        model: "picturebook", which is shipped; a folder in diffusers' layout (Stable Diffusion, SDXL, tuned or not,
-            or a transformer such as Wan); a single *.safetensors file of Stable Diffusion 1.x, 2.x or SDXL; a hub id,
-            perhaps with the path of a file behind it; or a file's address on the hub. "{clip}" in it is the name of
-            each clip without its suffix: one model for each.
+        model: "picturebook" or "picturebook-video", which are shipped; a folder in diffusers' layout (Stable
+            Diffusion, SDXL, tuned or not, or a transformer such as Wan); a single *.safetensors file of Stable
+            Diffusion 1.x, 2.x or SDXL; a hub id, perhaps with the path of a file behind it; or a file's address on the
+            hub. "{clip}" in it is the name of each clip without its suffix: one model for each.
         motion_adapter: makes a video model of it: a folder in the layout of diffusers' MotionAdapter, a *.safetensors
             file of AnimateDiff, a hub id or file, or "picturebook-motion".
         weights_variant: the set of weights to read where a network has several, such as "fp16"; None takes the one that

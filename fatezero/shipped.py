@@ -12,6 +12,10 @@ from fatezero.types import ClipSpec, EditRequest
 _PICTUREBOOK = Path(__file__).parent / "picturebook"
 CHECKPOINT = _PICTUREBOOK / "weights" / "picturebook"
 """The text-to-image model, in diffusers' layout."""
+VIDEO = _PICTUREBOOK / "weights" / "picturebook-video"
+"""The text-to-video transformer, in diffusers' layout."""
+MODELS = {folder.name: folder for folder in (CHECKPOINT, VIDEO)}
+"""The shipped models by their short names."""
 MOTION = _PICTUREBOOK / "weights" / "picturebook-motion"
 """The motion adapter for it, in the layout of diffusers' MotionAdapter."""
 JUDGE = _PICTUREBOOK / "weights" / "picturebook-clip"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from fatezero import shipped
 from fatezero.config import GB, ModelOptions
 from fatezero.errors import UserError
-from fatezero.shipped import judge_location
 from fatezero.system.importing import importing
 from fatezero.system.terminal import say
 
@@ -51,7 +51,7 @@ def _machine() -> int:
     sound = True
     for title, look in CHECKS.items():
         sound &= _print_findings(title, look()) or title not in ESSENTIAL
-    found = runnable_metrics(ScoringOptions(judge=judge_location(PICTUREBOOK_CLIP)))
+    found = runnable_metrics(ScoringOptions(judge=shipped.judge_location(PICTUREBOOK_CLIP)))
     _print_findings("metrics", ((works, f"{name}{'' if works else ': ' + remedy}") for name, works, remedy in found))
     return 0 if sound else 1
 
@@ -121,11 +121,12 @@ def _decoders() -> Iterator[Finding]:
 def _checkpoints() -> Iterator[Finding]:
     from fatezero.diffusion.checkpoint import checkpoint_folder, native_size
 
-    try:
-        folder = checkpoint_folder("picturebook")
-        yield True, f"picturebook, shipped: {native_size(folder)[0]} x {native_size(folder)[0]} pixels"
-    except UserError as error:
-        yield False, f"picturebook: {error}"
+    for name in shipped.MODELS:
+        try:
+            side, _ = native_size(checkpoint_folder(name))
+            yield True, f"{name}, shipped: {side} x {side} pixels"
+        except UserError as error:
+            yield False, f"{name}: {error}"
 
 
 CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {

@@ -38,17 +38,17 @@ DEPTHS = ("*", "*/*", "*/*/*")  # of a checkpoint's files; unlike `rglob` these 
 
 
 def checkpoint_folder(checkpoint: str, variant: str | None = None, prediction_type: str | None = None) -> Path:
-    """Where a checkpoint's vetted files are: a folder as it is, "picturebook" as shipped, anything else from the hub.
+    """Where a checkpoint's vetted files are: a folder as it is, shipped ones by name, anything else from the hub.
 
     Args:
-        checkpoint: a folder, a single file, "picturebook", or what the hub gives out.
+        checkpoint: a folder, a single file, "picturebook", "picturebook-video", or what the hub gives out.
         variant: of the weights, where a network has several.
         prediction_type: what the UNet of a single file predicts, where the file does not say it.
 
     Raises:
         UserError: if there is no such checkpoint, or its files say what no checkpoint of a known family says.
     """
-    found = shipped.CHECKPOINT if checkpoint == "picturebook" else _found(checkpoint, "checkpoint", STEMS, variant)
+    found = shipped.MODELS.get(checkpoint) or _found(checkpoint, "checkpoint", STEMS, variant)
     if found.is_file():
         found = checkpoint_of_file(found, prediction_type)
     elif prediction_type is not None:

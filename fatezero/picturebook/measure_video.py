@@ -29,7 +29,7 @@ from fatezero.picturebook.models.video_networks import read_captions
 from fatezero.picturebook.world.scenes import SIZE, Scene, held_out, random_scene
 from fatezero.pipeline import FateZero
 from fatezero.results import Target
-from fatezero.shipped import JUDGE
+from fatezero.shipped import JUDGE, VIDEO
 from fatezero.types import Frames
 
 JUDGED = (0, 8, 16)  # frames of a generated clip that the judge looks at
@@ -43,7 +43,7 @@ class VideoMeasurementConfig:
 
     Attributes:
         output: folder for report.json, report.md and the sample sheets.
-        checkpoint: the text-to-video model.
+        checkpoint: the text-to-video model, by default the shipped one.
         judge: an open_clip folder.
         clips: rendered clips for the autoencoder and for masks.
         inverted: how many of them are inverted, by each order of solver.
@@ -54,7 +54,7 @@ class VideoMeasurementConfig:
     """
 
     output: Path
-    checkpoint: Path
+    checkpoint: Path = VIDEO
     judge: Path = JUDGE
     clips: int = 24
     inverted: int = 8
