@@ -20,16 +20,16 @@ from fatezero.picturebook.benchmark.recipes import render_clip
 from fatezero.picturebook.measure import PSNR_CEILING, Painter, mask_quality, psnr, ssim, unseen
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
 from fatezero.picturebook.models.clip_pool import draw_recipe
-from fatezero.shipped import CHECKPOINT, DEMO, JUDGE, MOTION
+from fatezero.shipped import CHECKPOINT, DEMO, JUDGE, MOTION, VIDEO
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_weights_are_small_and_half_precision() -> None:
-    files = [path for folder in (CHECKPOINT, JUDGE, MOTION) for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 40e6
+    files = [path for folder in (CHECKPOINT, VIDEO, JUDGE, MOTION) for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 80e6
     weights = [path for path in files if path.suffix == ".safetensors"]
-    assert len(weights) == 5
+    assert len(weights) == 8
     for path in weights:
         with safe_open(path, "pt") as tensors:
             kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no iterator
