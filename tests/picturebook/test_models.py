@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, WanPipeline
 from safetensors import safe_open
 
 from fatezero.clips.video import read_clip
@@ -18,8 +19,12 @@ from fatezero.diffusion.pixels import to_unit_range
 from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.picturebook.benchmark.recipes import render_clip
 from fatezero.picturebook.measure import PSNR_CEILING, Painter, mask_quality, psnr, ssim, unseen
+from fatezero.picturebook.measure_video import unseen_recipes
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
 from fatezero.picturebook.models.clip_pool import draw_recipe
+from fatezero.picturebook.models.video_autoencoder import from_clips, to_clips
+from fatezero.picturebook.models.video_latents import load_video_autoencoder
+from fatezero.pipeline import FateZero
 from fatezero.shipped import CHECKPOINT, DEMO, JUDGE, MOTION, VIDEO
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,6 +58,44 @@ def test_autoencoder_keeps_unseen_pictures() -> None:
     assert float(latents.std()) == pytest.approx(1, abs=0.1)
     assert psnr(decoded, pictures.images) > 28
     assert ssim(decoded, pictures.images) > 0.9
+
+
+def test_video_checkpoint_is_a_stock_pipeline() -> None:
+    pipe = WanPipeline.from_pretrained(VIDEO, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    frames = pipe(
+        "a fox in the snow", height=128, width=128, num_frames=5, num_inference_steps=2, output_type="np"
+    ).frames
+    assert frames.shape == (1, 5, 128, 128, 3)
+    assert np.isfinite(frames).all()
+
+
+@torch.no_grad()
+def test_video_autoencoder_keeps_unseen_clips() -> None:
+    vae = load_video_autoencoder(VIDEO / "vae")
+    clips = np.stack([render_clip(recipe).frames for recipe in unseen_recipes(3, rare=False)])
+    decoded = from_clips(vae.decode(vae.encode(to_clips(clips)).latent_dist.mode()).sample)
+    assert psnr(decoded.reshape(-1, *decoded.shape[2:]), clips.reshape(-1, *clips.shape[2:])) > 23
+
+
+def test_the_video_transformer_edits_by_its_name() -> None:
+    """Grey road becomes white snow, and the jeep stays where it was."""
+    source = read_clip(DEMO.clip).frames[:5]
+    editor = FateZero.load("picturebook-video", RuntimeConfig(device="cpu"), report=lambda _: None)
+    edited = editor.edit(
+        source,
+        DEMO.source_prompt,
+        DEMO.target_prompt,
+        edited_words=DEMO.edited_words,
+        method=replace(editor.method, steps=8),
+        progress=False,
+    ).frames
+    road = np.s_[:, -16:]  # below the jeep
+    assert source[road].mean() < 120
+    assert edited[road].mean() > 190
+    blue = source[..., 2].astype(float) - source[..., 0] > 60  # the jeep, and sky above it
+    jeep = blue & (np.arange(128)[:, None] > 50)
+    assert (edited[..., 2].astype(float) - edited[..., 0])[jeep].mean() > 30
 
 
 def test_equal_pictures_have_a_finite_psnr() -> None:
