@@ -42,6 +42,10 @@ def test_weights_are_small_and_half_precision() -> None:
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
+def test_the_video_transformer_is_at_most_30_megabytes() -> None:
+    assert sum(path.stat().st_size for path in VIDEO.rglob("*.safetensors")) < 30e6
+
+
 def test_checkpoint_is_a_stock_pipeline() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(CHECKPOINT, safety_checker=None, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
