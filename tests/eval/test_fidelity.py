@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from fatezero.errors import UserError
 from fatezero_eval.metrics import fidelity
@@ -72,7 +73,11 @@ def test_pie_counts_zeroed_pixels(clips):
     mirrored = [[np.pad(x, ((5, 5), (5, 5), (0, 0)), mode="reflect") for x in p] for p in zeroed]
     maps = [structural_similarity(*p, full=True, **GAUSSIAN)[1] for p in mirrored]
     expected = [s[5:-5, 5:-5].mean() for s in maps]
-    np.testing.assert_allclose(fidelity.ssim_pie(a, b, inside, inside), expected, atol=1e-9)
+    ours = fidelity.ssim_pie(a, b, inside, inside)
+    np.testing.assert_allclose(ours, expected, atol=1e-9)
+    shown = fidelity.masked(a, inside).double(), fidelity.masked(b, inside).double()
+    theirs = structural_similarity_index_measure(*shown, data_range=1.0, reduction="none")
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
 @pytest.mark.parametrize(("edited", "pie"), [(0.1, 26.5), (0.5, 29.0), (0.9, 36.0)])
