@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from fatezero.blending.mask import WordMask, word_attention
 from fatezero.config import BlendingConfig, MethodConfig, ModelOptions, RuntimeConfig
@@ -32,6 +33,7 @@ Images = npt.NDArray[np.uint8]
 SERIES = 3  # pictures for measuring: neither the painter's nor the judge's
 MASK_DOWNSAMPLING = 2  # of the latent: masks are measured on the finest cross-attention, 16×16
 MASK_THRESHOLD = 0.3
+DISTANCE = "Fréchet distance"
 PSNR_CEILING = float(10 * np.log10(255**2 / 1e-6))  # of equal pictures
 
 
@@ -58,7 +60,7 @@ class MeasurementConfig:
     samples: int = 64
     inverted: int = 24
     steps: int = 50
-    guidance: tuple[float, ...] = (7.5, 3.0, 5.0)
+    guidance: tuple[float, ...] = (3.0, 5.0, 7.5)
     threads: int = 1
 
 
@@ -79,6 +81,11 @@ def unseen(count: int, seed: int, wanted: Callable[[Scene], bool] = lambda _: Tr
         scene = random_scene(rng)
         if wanted(scene):
             scenes.append(scene)
+    return rendered(scenes, rng)
+
+
+def rendered(scenes: list[Scene], rng: np.random.Generator) -> Pictures:
+    """One picture of each scene, its object posed at random."""
     drawn = [render(scene, random_pose(rng), int(rng.integers(2**31))) for scene in scenes]
     return Pictures(scenes, np.stack([image for image, _ in drawn]), np.stack([mask for _, mask in drawn]))
 
@@ -95,6 +102,36 @@ def ssim(images: Images, targets: Images) -> float:
     """Mean structural similarity over pictures."""
     pairs = zip(images, targets, strict=True)
     return float(np.mean([structural_similarity(one, other, channel_axis=2) for one, other in pairs]))
+
+
+class EncoderFeatures(nn.Module):
+    """What an autoencoder's encoder has seen of pictures before it makes latents: the mean of each channel, N,D."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.encoder = vae.encoder
+        self.num_features = int(vae.config.block_out_channels[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Of uint8 pictures N,3,H,W."""
+        hidden = self.encoder.conv_in(images / 127.5 - 1)
+        for block in self.encoder.down_blocks:
+            hidden = block(hidden)
+        features: Tensor = self.encoder.mid_block(hidden).mean((2, 3))
+        return features
+
+
+def frechet_distance(vae: AutoencoderKL, images: Images, others: Images) -> float:
+    """Fréchet's distance between two sets of pictures on an autoencoder's features, as FID is on Inception's.
+
+    Source: Heusel et al. 2017. It depends on the autoencoder and on how many pictures there are: two sets of true
+    pictures of the same number say what is small.
+    """
+    distance = FrechetInceptionDistance(EncoderFeatures(vae))
+    for some, real in ((others, True), (images, False)):
+        for batch in torch.from_numpy(some).permute(0, 3, 1, 2).split(16):
+            distance.update(batch, real=real)
+    return float(distance.compute())
 
 
 class Painter:
@@ -199,20 +236,20 @@ def measure_models(config: MeasurementConfig) -> Path:
     config.output.mkdir(parents=True, exist_ok=True)
     judge, painter = AttributeClassifier(config.judge), Painter(config.checkpoint, config.steps)
     every, rare = unseen(config.pictures, 0), unseen(config.pictures, 1, held_out)
-    seen = unseen(config.samples, 2, lambda scene: not held_out(scene)).scenes
+    asked = {
+        "seen": unseen(config.samples, 2, lambda scene: not held_out(scene)),
+        "held-out": unseen(config.samples, 3, held_out),
+    }
     decoded = painter.decode(painter.encode(every.images))
     sheet([every.images[:10], decoded[:10]], config.output / "reconstructions.png")
     numbers = {
         "autoencoder": {"PSNR": psnr(decoded, every.images), "SSIM": ssim(decoded, every.images)},
         "CLIP, any scene": judge.accuracy(every.images, every.scenes),
         "CLIP, held-out scenes": judge.accuracy(rare.images, rare.scenes),
-        **_measure_samples(config, painter, judge, {"seen": seen, "held-out": rare.scenes}),
+        **_measure_samples(config, painter, judge, asked),
         **_measure_inversion(config, painter, every, decoded),
     }
-    captions = {
-        "seen": [scene.caption for scene in seen],
-        "held-out": [scene.caption for scene in rare.scenes[: config.samples]],
-    }
+    captions = {name: [scene.caption for scene in pictures.scenes] for name, pictures in asked.items()}
     (config.output / "report.json").write_text(json.dumps({"numbers": numbers, "captions": captions}, indent=1) + "\n")
     table = config.output / "report.md"
     table.write_text(as_table(numbers))
@@ -220,19 +257,26 @@ def measure_models(config: MeasurementConfig) -> Path:
 
 
 def _measure_samples(
-    config: MeasurementConfig, painter: Painter, judge: AttributeClassifier, scenes: dict[str, list[Scene]]
+    config: MeasurementConfig, painter: Painter, judge: AttributeClassifier, asked: dict[str, Pictures]
 ) -> dict[str, dict[str, float]]:
-    """What the judge sees in pictures painted from noise, by guidance and kind of scene."""
-    numbers = {}
-    for guidance in config.guidance:
-        reported = guidance == config.guidance[0]
-        count = config.samples if reported else config.samples // 2
-        for name, wanted in scenes.items():
-            painted = painter.paint(wanted[:count], guidance)
-            numbers[f"text-to-image, {name}, guidance {guidance:g}"] = judge.accuracy(painted, wanted[:count])
+    """What the judge sees in pictures painted from noise, and how far they lie from true pictures of the same scenes.
+
+    By guidance and kind of scene; beside them, how far true pictures with other poses lie from those.
+    """
+    numbers, vae = {}, painter.pipe.vae
+    for name, true in asked.items():
+        others = rendered(true.scenes, np.random.default_rng([SERIES, 4]))
+        numbers[f"true pictures, {name}"] = {DISTANCE: frechet_distance(vae, others.images, true.images)}
+        for guidance in config.guidance:
+            reported = guidance == config.guidance[0]
+            wanted = true.scenes if reported else true.scenes[: config.samples // 2]
+            painted = painter.paint(wanted, guidance)
+            row = judge.accuracy(painted, wanted)
             if reported:
-                rows = [painted[start : start + 8] for start in range(0, count - count % 8, 8)]
+                row[DISTANCE] = frechet_distance(vae, painted, true.images)
+                rows = [painted[start : start + 8] for start in range(0, len(painted) - len(painted) % 8, 8)]
                 sheet(rows, config.output / f"samples-{name}.png")
+            numbers[f"text-to-image, {name}, guidance {guidance:g}"] = row
     return numbers
 
 

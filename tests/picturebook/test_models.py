@@ -18,7 +18,17 @@ from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.diffusion.pixels import to_unit_range
 from fatezero.diffusion.prediction import Branch, Branches
 from fatezero.picturebook.benchmark.recipes import render_clip
-from fatezero.picturebook.measure import PSNR_CEILING, Painter, mask_quality, psnr, ssim, unseen
+from fatezero.picturebook.measure import (
+    PSNR_CEILING,
+    EncoderFeatures,
+    Painter,
+    frechet_distance,
+    mask_quality,
+    psnr,
+    rendered,
+    ssim,
+    unseen,
+)
 from fatezero.picturebook.measure_video import unseen_recipes
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
 from fatezero.picturebook.models.clip_pool import draw_recipe
@@ -26,6 +36,7 @@ from fatezero.picturebook.models.video_autoencoder import from_clips, to_clips
 from fatezero.picturebook.models.video_latents import load_video_autoencoder
 from fatezero.pipeline import FateZero
 from fatezero.shipped import CHECKPOINT, DEMO, JUDGE, MOTION, VIDEO
+from fatezero_eval.metrics import set_distance
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -100,6 +111,21 @@ def test_the_video_transformer_edits_by_its_name() -> None:
     blue = source[..., 2].astype(float) - source[..., 0] > 60  # the jeep, and sky above it
     jeep = blue & (np.arange(128)[:, None] > 50)
     assert (edited[..., 2].astype(float) - edited[..., 0])[jeep].mean() > 30
+
+
+@torch.no_grad()
+def test_distance_to_true_pictures_is_frechets() -> None:
+    """As the evaluator's own formula has it; other true pictures are nearer than the same in grey."""
+    vae, true = Painter(CHECKPOINT, steps=2).pipe.vae, unseen(24, seed=14)
+    others = rendered(true.scenes, np.random.default_rng(0)).images
+    features = EncoderFeatures(vae)
+    ours, theirs = (
+        features(torch.from_numpy(images).permute(0, 3, 1, 2)).double().numpy() for images in (others, true.images)
+    )
+    distance = frechet_distance(vae, others, true.images)
+    assert distance == pytest.approx(set_distance.frechet_distance(ours, theirs), rel=1e-3)
+    grey = others.mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
+    assert distance < frechet_distance(vae, grey, true.images) / 2
 
 
 def test_equal_pictures_have_a_finite_psnr() -> None:
