@@ -28,6 +28,7 @@ from fatezero.picturebook.world.scenes import SIZE, Scene, held_out, random_pose
 from fatezero.pipeline import FateZero
 from fatezero.results import Inversion, Target
 from fatezero.shipped import CHECKPOINT, JUDGE
+from fatezero.system.progress import steps_shown
 
 Images = npt.NDArray[np.uint8]
 SERIES = 3  # pictures for measuring: neither the painter's nor the judge's
@@ -138,6 +139,7 @@ class Painter:
     """The text-to-image model: painting by the stock pipeline, everything else as the editor does it."""
 
     def __init__(self, checkpoint: Path, steps: int) -> None:
+        self.progress = steps_shown("", "picture")
         self.pipe = load_pipeline(checkpoint, torch.float32)
         self.pipe.set_progress_bar_config(disable=True)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
@@ -163,7 +165,8 @@ class Painter:
 
     def paint(self, scenes: Sequence[Scene], guidance: float) -> Images:
         """One picture per scene, from pure noise."""
-        images = []
+        images, stage = [], f"painting at guidance {guidance:g}"
+        self.progress(stage, 0, len(scenes))
         for start in range(0, len(scenes), 16):
             prompts = [scene.caption for scene in scenes[start : start + 16]]
             generators = [torch.Generator().manual_seed(start + row) for row in range(len(prompts))]
@@ -171,15 +174,18 @@ class Painter:
                 prompts, self.method.steps, guidance_scale=guidance, generator=generators, output_type="np"
             ).images
             images.append((painted * 255).round().astype(np.uint8))
+            self.progress(stage, start + len(prompts), len(scenes))
         return np.concatenate(images)
 
     def invert(self, pictures: Pictures) -> list[Inversion]:
         """Each picture carried to noise under its caption, as a clip of one frame."""
-        shown = zip(pictures.images, pictures.scenes, strict=True)
-        return [
-            self.editor.invert(image[None], scene.caption, [self._target(scene.caption)], progress=False)
-            for image, scene in shown
-        ]
+        inversions = []
+        for image, scene in zip(pictures.images, pictures.scenes, strict=True):
+            inversions.append(
+                self.editor.invert(image[None], scene.caption, [self._target(scene.caption)], progress=False)
+            )
+            self.progress("inverting", len(inversions), len(pictures.scenes))
+        return inversions
 
     def denoise(self, inversions: Sequence[Inversion]) -> Images:
         """Back from inverted noise, without guidance."""

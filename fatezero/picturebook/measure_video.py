@@ -30,6 +30,7 @@ from fatezero.picturebook.world.scenes import SIZE, Scene, held_out, random_scen
 from fatezero.pipeline import FateZero
 from fatezero.results import Target
 from fatezero.shipped import JUDGE, VIDEO
+from fatezero.system.progress import steps_shown
 from fatezero.types import Frames
 
 JUDGED = (0, 8, 16)  # frames of a generated clip that the judge looks at
@@ -85,6 +86,7 @@ class VideoPainter:
 
     def __init__(self, config: VideoMeasurementConfig) -> None:
         self.config = config
+        self.progress = steps_shown("", "clip")
         self.pipe = WanPipeline.from_pretrained(config.checkpoint, dtype=torch.float32)
         self.pipe.set_progress_bar_config(disable=True)
         self.editor = FateZero.load(ModelOptions(model=str(config.checkpoint)), RuntimeConfig(device="cpu"))
@@ -103,6 +105,7 @@ class VideoPainter:
                 generator=torch.Generator().manual_seed(number),
             )
             clips.append((made.frames[0] * 255).round().astype(np.uint8))
+            self.progress("painting", len(clips), len(scenes))
         return np.stack(clips)
 
     def rebuilt(self, frames: Frames) -> Frames:
@@ -233,7 +236,10 @@ def _measure_inverted(
     every = true.reshape(-1, *true.shape[2:])
     numbers = {"autoencoder's PSNR": psnr(painter.rebuilt(true).reshape(every.shape), every)}
     for order in SOLVER_ORDERS:
-        back = [painter.inverted(frames, recipe.scene, order) for frames, recipe in zip(true, recipes, strict=False)]
+        back = []
+        for frames, recipe in zip(true, recipes, strict=False):
+            back.append(painter.inverted(frames, recipe.scene, order))
+            painter.progress(f"inverting by moves of order {order}", len(back), len(true))
         numbers[f"PSNR, solver order {order}"] = psnr(np.concatenate(back), every)
     return numbers
 
