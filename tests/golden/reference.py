@@ -1,4 +1,4 @@
-"""FateZero computed a second time, the plain way: in float64, every map made, nothing shared with the package.
+"""FateZero computed a second time, the plain way: float64, maps made and edited, nothing shared with the package.
 
 It says what the editor must return on the machine at hand, which no recording can. Only the layers themselves are
 diffusers'; configurations are read as FateZero's own YAML states them. Its behaviour follows the paper and, where that
@@ -84,13 +84,9 @@ class Reference:
         biases: dict[str, npt.NDArray[Any]],
         *,
         bugs: bool,
-        every_map: bool = True,
         roundings: Roundings = Roundings(),
     ) -> None:
-        """Take the networks in float64, the configuration, and the biases that its temporal attention adds.
-
-        Without `every_map`, layers whose maps are neither kept nor fused do not make them, which is faster.
-        """
+        """Take the networks in float64, the configuration, and the biases that its temporal attention adds."""
         editing, model = config["editing_config"], config["model_config"]
         self.pipe = pipe
         self.source: str = config["dataset_config"]["prompt"]
@@ -103,7 +99,6 @@ class Reference:
         self.token_limit: int = config.get("patched_token_limit", 1024)
         self.biases = {name: torch.from_numpy(value).double() for name, value in biases.items()}
         self.bugs = bugs
-        self.every_map = every_map
         self.roundings = roundings
         layers = [name.removesuffix(".processor") for name in pipe.unet.attn_processors]
         self.layers = sorted(layers, key=lambda name: SIDE[name.split("_")[0]])
@@ -380,7 +375,7 @@ class Reference:
 
 
 class _MapMaker:
-    """A diffusers attention processor that makes its map, frame by frame."""
+    """A diffusers attention processor that makes its map, frame by frame, where it is small enough to be kept."""
 
     def __init__(self, reference: Reference, layer: str) -> None:
         self._reference = reference
@@ -401,7 +396,7 @@ class _MapMaker:
                     for x in (keys, values)
                 )
             q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
-            if not run.every_map and q.shape[2] > run.token_limit:
+            if q.shape[2] > run.token_limit:  # whose maps are neither kept nor fused
                 outputs.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
                 continue
             probs_FHQK = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)

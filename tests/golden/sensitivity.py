@@ -62,7 +62,7 @@ def measure(networks: Any, recording: Recording) -> dict[str, dict[str, float]]:
 
     def run(roundings: Roundings) -> Computed:
         config, biases = recording.config, recording.biases
-        reference = Reference(networks, config, biases, bugs=True, every_map=False, roundings=roundings)
+        reference = Reference(networks, config, biases, bugs=True, roundings=roundings)
         return reference.run(recording.tensor("z0"))
 
     exact, found = run(Roundings()), {}
