@@ -22,6 +22,7 @@ from fatezero.diffusion.checkpoint import Checkpoint
 from fatezero.diffusion.model_families.unet import UNetBackbone
 from fatezero.diffusion.pipeline_loading import load_pipeline
 from fatezero.diffusion.pixels import to_bytes, to_unit_range
+from fatezero.errors import UserError
 from fatezero.picturebook.models.attribute_classifier import AttributeClassifier
 from fatezero.picturebook.models.grounding import word_columns
 from fatezero.picturebook.world.scenes import SIZE, Scene, held_out, random_pose, random_scene, render
@@ -63,6 +64,15 @@ class MeasurementConfig:
     steps: int = 50
     guidance: tuple[float, ...] = (3.0, 5.0, 7.5)
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse counts that measure nothing."""
+        least = {"pictures": 1, "samples": 2, "inverted": 1, "steps": 1, "threads": 1}  # one sample has no spread
+        for name, count in least.items():
+            if getattr(self, name) < count:
+                raise UserError(f"{name} is {getattr(self, name)}: it is at least {count}.")
+        if not self.guidance:
+            raise UserError("guidance is empty: name at least one scale.")
 
 
 @dataclass(frozen=True)
@@ -125,8 +135,15 @@ class EncoderFeatures(nn.Module):
 def frechet_distance(vae: AutoencoderKL, images: Images, others: Images) -> float:
     """Fréchet's distance between two sets of pictures on an autoencoder's features, as FID is on Inception's.
 
-    Source: Heusel et al. 2017. It depends on the autoencoder and on how many pictures there are: two sets of true
-    pictures of the same number say what is small.
+    It depends on the autoencoder and on how many pictures there are: two sets of true pictures of the same number say
+    what is small.
+
+    Source: Heusel et al. 2017.
+
+    Args:
+        vae: whose encoder sees them.
+        images: at least two, uint8 N,H,W,3.
+        others: likewise; the two sets need not be of the same number.
     """
     distance = FrechetInceptionDistance(EncoderFeatures(vae))
     for some, real in ((others, True), (images, False)):

@@ -655,7 +655,7 @@ def test_any_value_may_be_wrong(maker: Callable[[], Any], tmp_path: Path) -> Non
     """Every file of settings, a random value of it replaced: it loads, or a sentence says why not."""
     folder, rng = saved(maker(), tmp_path), random.Random(0)
     files = [file for file in sorted(folder.rglob("*.json")) if file.name not in {"vocab.json", "tokenizer.json"}]
-    for file in files * 6:
+    for file in files * 12:
         written = file.read_text(encoding="utf-8")
         data = json.loads(written)
         file.write_text(json.dumps(replaced(data, rng.choice([*places(data)]), rng.choice(ODD))), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from fatezero.diffusion.ddim import move, schedule
 from fatezero.diffusion.model_families.unet import UNetBackbone, unet_denoiser
 from fatezero.diffusion.pixels import to_unit_range
 from fatezero.diffusion.prediction import Branch, Branches
+from fatezero.errors import UserError
 from fatezero.picturebook.benchmark.recipes import render_clip
 from fatezero.picturebook.measure import (
     PSNR_CEILING,
     EncoderFeatures,
+    MeasurementConfig,
     Painter,
     frechet_distance,
     mask_quality,
@@ -111,6 +114,14 @@ def test_the_video_transformer_edits_by_its_name() -> None:
     blue = source[..., 2].astype(float) - source[..., 0] > 60  # the jeep, and sky above it
     jeep = blue & (np.arange(128)[:, None] > 50)
     assert (edited[..., 2].astype(float) - edited[..., 0])[jeep].mean() > 30
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"samples": 1}, "samples is 1: it is at least 2"), ({"guidance": ()}, "guidance is empty")]
+)
+def test_reports_of_nothing_are_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        MeasurementConfig(output=tmp_path, **change)
 
 
 @torch.no_grad()

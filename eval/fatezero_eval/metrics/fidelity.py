@@ -108,8 +108,8 @@ def psnr_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, other_FHW: Tensor
 def ssim_pie(a_F3HW: Tensor, b_F3HW: Tensor, mask_FHW: Tensor, other_FHW: Tensor) -> Tensor:
     """SSIM, as torchmetrics has it, over the whole frame of a times its mask and b times its own, F float64.
 
-    Unlike `ssim`, torchmetrics counts the border, mirrored without repeating its edge. Its own function makes the
-    window's 121 taps one by one, which takes ninety times as long on a CPU.
+    Unlike `ssim`, torchmetrics counts the border, mirrored without repeating its edge. Its own function,
+    whose window has 121 taps where this one has 11 and 11, is slow on a CPU.
     """
     pairs = zip(masked(a_F3HW, mask_FHW), masked(b_F3HW, other_FHW), strict=True)
     values = torch.stack([similarity_map(a, b, repeats_edge=False).mean() for a, b in pairs])
