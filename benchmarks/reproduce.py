@@ -36,7 +36,8 @@ from fatezero.system.publishing import replace_text
 from fatezero.system.terminal import complain, say
 
 STUDIES = Path("experiments/studies.yaml")
-CODE = ("fatezero", "eval", "benchmarks", "datasets", "experiments/*.yaml", "pyproject.toml")
+TEXTS = (":(exclude)*.md", ":(exclude)fatezero/picturebook/weights/*.jpg")  # READMEs, cards and their sheets
+CODE = ("fatezero", "eval", "benchmarks", "datasets", "experiments/*.yaml", "pyproject.toml", *TEXTS)
 RECORD = "measured.json"  # in a study's results
 STARTED = Path("runs/reproduce")  # records of studies that have begun
 PACKAGES = ("torch", "diffusers", "transformers", "lightning", "torchmetrics", "open_clip_torch", "numpy")

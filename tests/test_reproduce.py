@@ -73,6 +73,20 @@ def test_runs_of_other_code_are_not_taken_for_this_codes(project: Path) -> None:
     assert reproduce(project).returncode == 0  # its own run may be there
 
 
+def test_a_card_beside_the_weights_is_no_code(project: Path) -> None:
+    (project / "allowed").touch()
+    assert reproduce(project).returncode == 0
+    card = project / "fatezero/picturebook/weights/model/MODEL_CARD.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("what was measured", "utf-8")
+    assert "measured already" in reproduce(project).stdout
+    subprocess.run(["git", "add", "fatezero"], cwd=project, check=True)
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "card"], cwd=project, check=True)
+    assert "measured already" in reproduce(project).stdout
+    (card.parent / "weights.safetensors").touch()
+    assert "commit or undo" in reproduce(project).stderr
+
+
 def test_changed_code_and_unknown_studies_are_refused(project: Path) -> None:
     assert "there is no study other: there are counted." in reproduce(project, "other").stderr
     (project / STUDIES).write_text(LISTED.replace("two", "three"), "utf-8")

@@ -416,6 +416,7 @@ def test_the_shipped_clip_is_ready():
         "style",
         "background",
         "object",
+        "attribute",
     }
 
 

@@ -38,7 +38,7 @@ def test_a_real_clip(tmp_path: Path) -> None:
     manifest = ROOT / "datasets" / "bigbuckbunny" / "manifest.yaml"
     assert main(["edit", f"--manifest={manifest}", "--steps=4", f"--out={tmp_path}"]) == 0
     results = sorted(path.parent for path in tmp_path.glob("fatezero/*/meta.json"))
-    assert len(results) == 3
+    assert len(results) == 4
     for result in results:
         assert frames_of(result).shape == (8, 128, 160, 3)
 
