@@ -29,10 +29,16 @@ counted:
 def project(tmp_path: Path) -> Path:
     """A repository with one study, whose second command fails until there is a file `allowed`."""
     (tmp_path / "experiments").mkdir()
+    (tmp_path / "fatezero").mkdir()
     (tmp_path / STUDIES).write_text(LISTED, "utf-8")
-    for words in ("init -q", "add experiments", "-c user.name=a -c user.email=a@b commit -qm first"):
-        subprocess.run(["git", *words.split()], cwd=tmp_path, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    commit(tmp_path)
     return tmp_path
+
+
+def commit(project: Path) -> None:
+    for words in ("add experiments fatezero", "-c user.name=a -c user.email=a@b commit -qm all"):
+        subprocess.run(["git", *words.split()], cwd=project, check=True)
 
 
 def reproduce(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +60,7 @@ def test_a_stopped_study_goes_on_where_it_was_and_says_by_what_it_was_measured(p
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True).stdout
     assert record["commit"] == head.strip()
     assert set(record["checkpoints"]) >= {"picturebook", "picturebook-clip"}
-    assert [len(ran) for ran in record["commands"]] == [3, 3]
+    assert [len(ran) for ran in record["commands"]] == [2, 2]
     assert "measured already" in reproduce(project, "counted").stdout
     assert (project / "steps").read_text() == "one two"
     assert f"commit {record['commit'][:8]}" in reproduce(project, "--list").stdout
@@ -63,8 +69,7 @@ def test_a_stopped_study_goes_on_where_it_was_and_says_by_what_it_was_measured(p
 def test_runs_of_other_code_are_not_taken_for_this_codes(project: Path) -> None:
     makes = """python -c "import os; os.makedirs('runs/made', exist_ok=True); open('allowed')" """
     (project / STUDIES).write_text(f"made:\n  results: results\n  commands:\n    - {makes}\n", "utf-8")
-    commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "second"]
-    subprocess.run(commit, cwd=project, check=True)
+    commit(project)
     (project / "runs/made").mkdir(parents=True)
     assert "runs/made was not made by this commit" in reproduce(project).stderr
     (project / "runs/made").rmdir()
@@ -80,8 +85,7 @@ def test_a_card_beside_the_weights_is_no_code(project: Path) -> None:
     card.parent.mkdir(parents=True)
     card.write_text("what was measured", "utf-8")
     assert "measured already" in reproduce(project).stdout
-    subprocess.run(["git", "add", "fatezero"], cwd=project, check=True)
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "card"], cwd=project, check=True)
+    commit(project)
     assert "measured already" in reproduce(project).stdout
     (card.parent / "weights.safetensors").touch()
     assert "commit or undo" in reproduce(project).stderr
