@@ -224,6 +224,7 @@ def test_the_top_floor_is_small() -> None:
     assert len(top) <= TOP_FLOOR, sorted(top)
 
 
+@pytest.mark.slow
 def test_no_name_is_used_twice() -> None:
     """Of modules, rooms and classes, tests included."""
     paths = [*modules().values(), *(ROOT / "tests").rglob("*.py")]

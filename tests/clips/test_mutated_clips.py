@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from tests.clips.damaged_reading import PATIENCE
 from tests.clips.matrix import CLIPS, MatrixClip
 from tests.fuzzing.mutations import mutated_bytes
@@ -115,6 +117,7 @@ def attack(folder: Path, seed: int) -> list[tuple[Path, MatrixClip]]:
     return made
 
 
+@pytest.mark.slow
 def test_no_damage_is_a_hang_a_stack_trace_or_a_silent_loss(tmp_path):
     attacked = attack(tmp_path, SEED)
     assert len(attacked) >= 300
@@ -150,6 +153,7 @@ def test_what_none_may_do_is_seen():
         assert complaint(path, clip, wrong)
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_too_long_is_ended_and_noticed(tmp_path):
     CLIPS["one.mp4"].make(path := tmp_path / "one.mp4")
     found = outcomes([path, path], patience=1e-6)

@@ -317,6 +317,7 @@ def test_a_gap_in_the_sound_is_silence_unless_it_is_endless(tmp_path, gap, note)
         assert click_of(tmp_path / "b.mp4") == pytest.approx(CLICK + gap, abs=0.002)
 
 
+@pytest.mark.slow
 def test_mutated_sound_never_costs_the_frames(film, tmp_path):
     rng = np.random.default_rng(0)
     sources = [film("a.mp4", "aac"), film("a.ts", "ac3"), film("a.mkv", "flac"), film("a.webm", "libopus")]

@@ -128,6 +128,7 @@ def with_aliases(last):
     return "a0: &a0 [x]\n" + "".join(grown) + last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -154,6 +155,7 @@ def test_yaml_that_grows(tmp_path, text, says):
     assert any(part in message for part in says.split("|"))
 
 
+@pytest.mark.slow
 def test_files_that_are_too_large_or_no_files(tmp_path):
     for name in ("m.json", "m.jsonl", "m.csv"):
         with (tmp_path / name).open("wb") as file:
@@ -467,6 +469,7 @@ def spoilt(text, dice):
     return text[:at] + dice.choice(TOKENS) + text[at:] if dice.random() < 0.7 else text[:at] + text[at + end :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [OWN, FATEZERO, BENCH, V2VBENCH, PIE, TUNE_A_VIDEO, FIVE, IVEBENCH, UNIEDIT, EDITVERSE, VBENCH],

@@ -327,6 +327,7 @@ def test_files_with_bytes_behind_their_end_are_whole(tmp_path, numbered, encode,
     assert not any("does not say how many" in note for note in clip.notes)
 
 
+@pytest.mark.slow
 def test_media_with_any_byte_changed_are_a_clip_or_a_sentence(tmp_path, numbered, encode):
     """Seeded: never another exception, whatever stands in a header."""
     names = [encode(name, numbered(4), **(CUT[name] or {})) for name in ("fast.mp4", "a.mkv", "a.webm", "intra.avi")]

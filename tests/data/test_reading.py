@@ -330,6 +330,7 @@ def test_what_begins_deep_in_a_file_is_the_same_as_read_from_its_begin(encode, n
         np.testing.assert_array_equal(np.stack(list(source.decode(chosen))), whole[chosen])
 
 
+@pytest.mark.slow
 def test_a_range_deep_in_a_file_decodes_no_more_than_it_needs(encode, monkeypatch):
     frames = np.zeros((2000, 32, 64, 3), np.uint8)
     path = encode("a.mp4", frames, g="50", preset="ultrafast")

@@ -314,6 +314,7 @@ def test_whoever_reads_a_state_file_sees_all_of_it(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "store/full").iterdir()] == ["plan.json"]
 
 
+@pytest.mark.slow
 def test_an_emptied_store_is_filled_again(golden_folder: Path, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     write_video(tmp_path / "clip.webp", frames, 8)

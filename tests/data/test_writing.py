@@ -90,6 +90,7 @@ for count, height, width in ((8, 64, 96), (40, 64, 64)):
 """
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_lies_in_fresh_memory(tmp_path):
     """The C library fills memory that it hands out with a byte of our choice: no encoder may read it unwritten."""
     names = ("a.mp4", "a.webm", "a.gif", "a.webp")

@@ -61,6 +61,7 @@ def restate(meta: Path, **changed: Any) -> None:
 # leftovers
 
 
+@pytest.mark.slow
 def test_hidden_names_are_no_part_of_a_run(run_folder: Path) -> None:
     before = score(run_folder).rows
     for left in (".fox-1.123.partial", ".fox-1.old", ".0123456789abcdef.partial"):
@@ -129,6 +130,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_costs_no_other_result(
     run_folder: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
@@ -149,6 +151,7 @@ def test_a_damaged_record_costs_no_other_result(
     assert (run_folder / "leaderboard.md").is_file()
 
 
+@pytest.mark.slow
 def test_clips_too_small_for_a_metric_lose_that_score(run_folder: Path) -> None:
     for name in ("fox-1", "fox-1-tiny"):
         shutil.copytree(run_folder / "full" / "fox-1", run_folder / "tiny" / name)
@@ -171,6 +174,7 @@ def test_clips_too_small_for_a_metric_lose_that_score(run_folder: Path) -> None:
     assert {row.edit for row in result.rows if row.variant == "full"} == {"owl-1", "fox-1", "jeep-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["", "\n", '{"value": 1}\n', "first line alone"])
 def test_damaged_kept_rows_are_scored_again(run_folder: Path, kept: str) -> None:
     before = score(run_folder, metrics=("psnr/truth", "mse/truth")).rows
@@ -208,6 +212,7 @@ def test_two_results_of_one_name_are_told_apart(run_folder: Path) -> None:
     assert {"source/owl-1", "source/fox-1", "source/jeep-1"} <= set(score(run_folder).failures)
 
 
+@pytest.mark.slow
 def test_two_evaluations_at_once_agree(run_folder: Path) -> None:
     sets = (("psnr/truth",), ("mse/truth",), ("psnr/truth", "mse/truth"), ("psnr/outside",))
     with ThreadPoolExecutor(len(sets)) as pool:
@@ -229,6 +234,7 @@ def test_a_run_that_cannot_be_read_costs_no_other_in_a_table(run_folder: Path, t
     assert leaderboard((run_folder, other), out=tmp_path / "out") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
@@ -286,6 +292,7 @@ def test_a_record_opens_no_file_that_it_merely_names(run_folder: Path, record: d
     assert not any("curves" in panel for panel in owl["panels"])
 
 
+@pytest.mark.slow
 def test_a_clip_may_be_read_where_the_user_or_its_content_vouches_for_it(run_folder: Path, tmp_path: Path) -> None:
     assert not score(run_folder, manifest=None).failures  # its content is stated
     for meta in run_folder.glob("*/*/meta.json"):
@@ -315,6 +322,7 @@ def test_the_truth_of_another_clip_is_not_taken_for_an_edits_own(run_folder: Pat
     assert {row.edit for row in found.rows} == {"fox-1", "jeep-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["frames", "frames/00001.png", "masks", "masks/00000.png", "meta.json"])
 def test_links_do_not_lead_out_of_a_run(run_folder: Path, tmp_path: Path, what: str) -> None:
     secret = tmp_path / "secret"
@@ -367,6 +375,7 @@ def test_pictures_and_reasons_of_elsewhere_are_not_shown(run_folder: Path, tmp_p
     assert "the secret" not in written.path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_manifest_that_a_run_names_is_believed_by_its_content(run_folder: Path, tmp_path: Path) -> None:
     known = manifest_of(run_folder)
 
@@ -478,6 +487,7 @@ def test_variants_that_a_disk_may_not_tell_apart_are_refused() -> None:
 # paths elsewhere
 
 
+@pytest.mark.slow
 def test_paths_may_start_from_another_folder_or_a_store(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

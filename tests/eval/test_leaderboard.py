@@ -162,6 +162,7 @@ def test_the_experiments_reference_and_order(tmp_path):
     assert [method.variant for method in table.methods][:2] == ["full", "a"]
 
 
+@pytest.mark.slow
 def test_variants_of_one_name_are_told_apart_by_their_runs(tmp_path):
     monday = run_of(tmp_path / "monday", {"full": 3.0, "half": 1.0})
     tuesday = run_of(tmp_path / "tuesday", {"full": 2.0})
@@ -272,6 +273,7 @@ def test_bad_input_is_one_sentence(tmp_path):
             write_leaderboard([run], run)
 
 
+@pytest.mark.slow
 def test_an_evaluation_records_what_it_was_made_with(run_folder, tiny_clip, tmp_path):
     manifest = run_folder.parent.parent / "manifest.jsonl"
     shared = {"manifest": manifest, "judge": str(tiny_clip), "metrics": ("psnr/truth", "text_alignment")}

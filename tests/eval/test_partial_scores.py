@@ -68,6 +68,7 @@ def damage(run: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [

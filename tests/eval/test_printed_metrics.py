@@ -84,6 +84,7 @@ def test_subjects_are_the_networks_own_output(dino, make_frames):
     assert value_of("subject_consistency/adjacent", clip, dino=network) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_every_architecture_is_told_by_its_weights():
     for name in ARCHITECTURES.values():
         with torch.device("meta"):
@@ -91,6 +92,7 @@ def test_every_architecture_is_told_by_its_weights():
         assert architecture_of(weights) == name
 
 
+@pytest.mark.slow
 def test_weights_of_dino_name_the_model_and_others_are_refused(tmp_path):
     torch.manual_seed(0)
     name = "vit_small_patch14_dinov2"
@@ -342,6 +344,7 @@ def test_points_are_followed_to_where_they_are():
     np.testing.assert_allclose(np.diff(inner, axis=1), np.broadcast_to([-2, 0], (len(inner), 5, 2)), atol=0.2)
 
 
+@pytest.mark.slow
 def test_tracks_tell_motion_whatever_the_look():
     source = textured(FRAMES, 3)
     recoloured = 255 - source[..., ::-1]

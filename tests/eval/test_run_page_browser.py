@@ -123,6 +123,7 @@ def watch(browser, edit, count=40):
     return np.array(browser.execute_async_script(script, count))
 
 
+@pytest.mark.slow
 def test_frames_of_uneven_clips_are_found_at_their_times(browser, tmp_path):
     times = (0.0, 0.05, 0.1, 0.5, 0.55, 1.5, 1.55, 1.6, 2.0)
     browser.get(make_run(tmp_path, 1, ("full",), times).as_uri())
@@ -172,6 +173,7 @@ def numbers(table, column):
     return [float(row[column].split("\n")[0].replace("\N{MINUS SIGN}", "-")) for row in table]
 
 
+@pytest.mark.slow
 def test_it_opens_without_errors_and_asks_for_nothing(page, written):
     page.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.execute_script("document.getElementById('edits').scrollIntoView()")
@@ -184,6 +186,7 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, written):
     assert {url for url in asked if url.startswith("file:")} == {written.as_uri()}
 
 
+@pytest.mark.slow
 def test_all_videos_of_a_row_play_in_step(page):
     page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
     seen = watch(page, "edit-00")
@@ -192,6 +195,7 @@ def test_all_videos_of_a_row_play_in_step(page):
     assert len(set(seen[:, 0])) > FRAMES // 2
 
 
+@pytest.mark.slow
 def test_a_row_stops_is_stepped_and_starts_again(page):
     page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
     watch(page, "edit-00", 1)
@@ -265,6 +269,7 @@ def test_tables_sort_by_any_column(page, section, column):
     assert page.execute_script(script, section) == 1
 
 
+@pytest.mark.slow
 def test_filters_hold_for_videos_tables_and_plots(page):
     assert len(shown_edits(page)) == 9
     assert len(rows_of(page, "#results")) == 36
@@ -286,6 +291,7 @@ def test_videos_come_before_numbers(page):
     assert page.execute_script(order) == ["edits", "scores", "plots", "results", "provenance"]
 
 
+@pytest.mark.slow
 def test_choices_outlast_a_reload(page):
     choose(page, "", "shape")
     choose(page, "score", "warp_error@1")
@@ -333,6 +339,7 @@ def pixel(browser, share):
     return np.array(browser.execute_script(script, share))
 
 
+@pytest.mark.slow
 def test_a_tile_enlarges_and_is_wiped_against_the_source(page):
     page.execute_script("document.querySelector('.play-all').click()")
     page.execute_script("document.getElementById('edit-edit-00').scrollIntoView()")
@@ -374,6 +381,7 @@ def choose_in_viewer(browser, text):
     browser.execute_script(script, text)
 
 
+@pytest.mark.slow
 def test_edits_are_ordered_by_a_score(page, written):
     choose(page, "score", "psnr/outside@1")
     choose(page, "order", "worst")
@@ -396,6 +404,7 @@ def test_plots_draw_every_variant(page):
     assert page.execute_script(clipped) == []
 
 
+@pytest.mark.slow
 def test_the_playhead_of_curves_follows_the_videos(page):
     page.execute_script("document.querySelector('#edit-edit-02').scrollIntoView()")
     page.execute_script("document.querySelector('#edit-edit-02 details').open = true")
@@ -459,6 +468,7 @@ def test_sixteen_metrics_of_nine_variants_do_not_scroll_sideways(browser, wide, 
         assert any("psnr/outside" in name for name in names)
 
 
+@pytest.mark.slow
 def test_sixty_edits_of_eight_variants(browser, tmp_path, record_property):
     """A page of 600 videos: how large, how many decoders, how long a sort keeps the browser busy."""
     path = make_run(tmp_path, 60, ("full", *(f"variant {number}" for number in range(1, 8))))

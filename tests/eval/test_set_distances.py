@@ -148,6 +148,7 @@ def distances(benchmark: Path, method: str, network: Path) -> dict[tuple[str, st
         return {(row["variant"], row["reference"], row["metric"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_from_videos_to_distances(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folders.videomae(benchmark / "network", width=4)
     still = distances(benchmark, "still", folder)
@@ -190,6 +191,7 @@ def by_reference(found: dict[tuple[str, str, str], dict[str, str]]) -> dict[tupl
     return {name[1:]: float(row["value"]) for name, row in found.items() if name[0] != "truth"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_told_is_said(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Too few videos for a covariance, too few clips for anything, a network that fails, and no network."""
     folder = folders.videomae(benchmark / "network")

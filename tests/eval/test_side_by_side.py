@@ -157,6 +157,7 @@ def test_memory_does_not_grow_with_the_number_of_edits() -> None:
     assert most <= 4 * WINDOW  # the source's window, an edit's, the one before it and the next
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_how_many_are_scored_side_by_side(
     run_folder: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

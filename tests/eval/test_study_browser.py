@@ -90,6 +90,7 @@ def answered(browser):
     return browser.execute_script("return JSON.parse(session.file())")
 
 
+@pytest.mark.slow
 def test_it_opens_without_errors_asks_for_nothing_and_texts_stay_texts(page, study):
     start(page, "ann")
     assert page.get_log("browser") == []
@@ -101,6 +102,7 @@ def test_it_opens_without_errors_asks_for_nothing_and_texts_stay_texts(page, stu
     assert page.find_element("tag name", "h1").text == "Which <b>edit</b> is better?"
 
 
+@pytest.mark.slow
 def test_order_and_sides_follow_from_the_rater(page):
     ann, bob = plan(page, "ann"), plan(page, "bob")
     assert ann == plan(page, "ann")
@@ -113,6 +115,7 @@ def test_order_and_sides_follow_from_the_rater(page):
     assert len(firsts) > 4
 
 
+@pytest.mark.slow
 def test_all_three_videos_play_in_step(page):
     start(page, "ann")
     page.set_script_timeout(60)
@@ -129,6 +132,7 @@ def test_all_three_videos_play_in_step(page):
     assert len({source for source, *_ in seen}) > 2
 
 
+@pytest.mark.slow
 def test_a_rater_answers_by_keys_goes_on_later_and_saves(page, study, downloads):
     start(page, "ann of <b>")
     key = read_key(study)

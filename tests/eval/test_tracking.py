@@ -106,6 +106,7 @@ def isolated(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 def test_the_offline_runs_hold_everything(run, isolated):
     board = write_leaderboard([run], run)
     said = tracking.track(run, "offline", "lab")
@@ -165,6 +166,7 @@ def test_videos_are_limited_and_counted(run, isolated, monkeypatch):
     assert read_back(run)["full"][1]["videos"] == "1 of 2"
 
 
+@pytest.mark.slow
 def test_results_logged_again_keep_their_ids(run, isolated):
     tracking.track(run, "offline", "lab")
     tracking.track(run, "offline", "lab")
@@ -195,6 +197,7 @@ def test_a_failing_tracker_loses_nothing(run, isolated, monkeypatch):
         assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_loses_nothing(run, isolated, monkeypatch):
     with socket.socket() as taken:  # bound and never listening: every connection is refused
         taken.bind(("127.0.0.1", 0))

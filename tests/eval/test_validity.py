@@ -202,6 +202,7 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path):
         write_trust([folder, other], tmp_path)
 
 
+@pytest.mark.slow
 def test_from_a_manifest_to_the_table(run_folder, tmp_path, capsys):
     """Degrade, score and ask, as the command line does it."""
     made, degradations = run_folder.parent.parent / "manifest.jsonl", tmp_path / "degraded"

@@ -47,6 +47,7 @@ from fatezero_eval.vlm.shown_frames import ShownFrames
 EDIT = AskedEdit(source_prompt="a jeep on the road", target_prompt="a jeep in the snow")
 
 
+@pytest.mark.slow
 def test_the_shipped_judge_answers_picturebooks_questions_exactly(tmp_path: Path) -> None:
     """Objects, shapes, colours, backgrounds and styles: two edits of each; the true edit, and the clip unedited."""
     interviewer = load_interviewer(AskingOptions(), load_clip(str(JUDGE)), tmp_path)

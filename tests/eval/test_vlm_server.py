@@ -316,6 +316,7 @@ def grading(request: dict[str, Any], _: int) -> Said:
     return completion("Yes" if "red" in text else "no")
 
 
+@pytest.mark.slow
 def test_answers_become_rows_with_their_model_and_a_log(scored: Callable[..., Any], run_folder: Path) -> None:
     with serving(grading) as server:
         evaluation = scored(server.address)
@@ -370,6 +371,7 @@ def test_a_benchmarks_questions_reach_the_model_and_none_is_no_failure(
     assert values["full", "fox-1", "vlm_five_acc@1"] is None
 
 
+@pytest.mark.slow
 def test_what_was_not_answered_is_asked_when_it_is_scored_again(scored: Callable[..., Any]) -> None:
     with serving(lambda *_: Said(body=b"", status=401)) as server:
         evaluation = scored(server.address)

@@ -59,6 +59,7 @@ pickle.loads(pickle.dumps(Payload(os.getpid)))
 """
 
 
+@pytest.mark.slow
 def test_what_a_process_does_is_seen_from_inside(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     words = [sys.executable, "-c", DOINGS, str(tmp_path / "case"), str(tmp_path / "elsewhere")]
     (tmp_path / "case").mkdir()

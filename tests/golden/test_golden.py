@@ -214,6 +214,7 @@ def networks() -> Any:
     return load_networks(CASES.parent / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _cases())
 def test_float64_equals_the_reference_and_the_original(
     name: str, backbone64: UNetBackbone, networks: Any, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +234,7 @@ def test_float64_equals_the_reference_and_the_original(
         compare_with_recording(case, run, tolerances(name), wrong_mask_pixels=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _cases())
 def test_float32_is_as_near_as_the_originals_own(
     name: str, backbone32: UNetBackbone, monkeypatch: pytest.MonkeyPatch
@@ -245,6 +247,7 @@ def test_float32_is_as_near_as_the_originals_own(
         compare_with_recording(case, run_case(backbone32, case, backend), within, wrong_mask_pixels=2)
 
 
+@pytest.mark.slow
 def test_the_reference_equals_the_original(networks: Any) -> None:
     """With the original's bugs, in a case that has one: so that the two are independent witnesses."""
     recording = read_recording("l_multi_token_replace")

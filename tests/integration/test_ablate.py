@@ -35,6 +35,7 @@ def scores(run: Path) -> pd.DataFrame:
     return pd.read_csv(run / "leaderboard.csv")
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(tmp_path / "run", "--dry-run")) == 0
     said = capsys.readouterr().out
@@ -90,6 +91,7 @@ def test_mistakes_are_told_before_anything_is_done(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_disabled_tracker_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ('--categories=["shape"]', '--variants={"full": {}}', '--metrics=["psnr/truth"]', "--wandb=disabled")
     assert main(words(tmp_path / "run", *few)) == 0

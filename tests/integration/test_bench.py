@@ -95,6 +95,7 @@ def test_turns_run_everything_equally_often_in_both_orders() -> None:
     assert {name: len(measured) for name, measured in costs.items()} == {"a": 3, "b": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="clears the high-water mark of Linux")
 def test_a_peak_forgets_what_came_before() -> None:
     del_me = np.ones(200 * MB, np.uint8)
@@ -116,6 +117,7 @@ def bench_of(model: str, *words: str) -> int:
     return main(["bench", f"--model={model}", *small, *words])
 
 
+@pytest.mark.slow
 def test_bench_prints_every_baseline(golden_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench(golden_folder, "--lengths", "[2]", "--sizes", "[64]") == 0
     printed = capsys.readouterr().out
@@ -128,6 +130,7 @@ def test_bench_prints_every_baseline(golden_folder: Path, capsys: pytest.Capture
     assert "s a frame" in length
 
 
+@pytest.mark.slow
 def test_bench_says_what_does_not_fit(golden_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench(golden_folder, "--lengths", "[2]", "--memory_gb=0", "--backend=maps") == 0
     captured = capsys.readouterr()
@@ -203,6 +206,7 @@ def test_the_sites_of_wan_are_known_without_building_it(small_wan: Backbone) -> 
     assert {(site.heads, site.head_width) for site in sites} == {(12, 128)}
 
 
+@pytest.mark.slow
 def test_bench_of_a_transformer_prints_every_baseline(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_of("wan-small", "--frames=5", "--lengths", "[]", "--sizes", "[32]") == 0
     printed = capsys.readouterr().out
@@ -216,6 +220,7 @@ def test_bench_of_a_transformer_prints_every_baseline(capsys: pytest.CaptureFixt
     assert f"qk         self {2 * 17160 * 1536 * 2 * 30 / 1e9:8.2f} GB" in printed
 
 
+@pytest.mark.slow
 def test_bench_of_joint_attention_keeps_no_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_of(str(saved(tiny_stable_diffusion_3(), tmp_path)), "--frames=2", "--lengths", "[]") == 0
     printed = capsys.readouterr().out

@@ -19,6 +19,7 @@ IN_GIT = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="revisions are 
 TRIED = ["--device=cpu", "--size=64", "--frames=2", "--long=3", "--steps=2", "--dtypes", "bfloat16"]
 
 
+@pytest.mark.slow
 def test_gpu_script_prints_its_tables(golden_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = ["times", "repeated", "autoencoder"]
     assert gpu.main([*TRIED, f"--model={golden_folder / 'model'}", "--items", *items]) == 0
@@ -29,6 +30,7 @@ def test_gpu_script_prints_its_tables(golden_folder: Path, capsys: pytest.Captur
     assert [name for name in items if f"({name} took" in printed] == items
 
 
+@pytest.mark.slow
 def test_gpu_script_measures_a_transformer(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TRIED, "--items", "transformer", "--transformer=wan-small", "--clips", "32", "32", "5", "--memory-gb=0"]
     assert gpu.main(words) == 0
@@ -40,6 +42,7 @@ def test_gpu_script_measures_a_transformer(capsys: pytest.CaptureFixture[str]) -
     assert "(transformer took" in said
 
 
+@pytest.mark.slow
 def test_gpu_script_goes_on_behind_a_failure(golden_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TRIED, f"--model={golden_folder / 'nowhere'}", "--items", "times", "autoencoder"]
     assert gpu.main(words) == 1
@@ -58,6 +61,7 @@ def test_gpu_script_draws_the_clip_that_it_edits() -> None:
     assert gpu.psnr(clip, np.clip(clip.astype(int) + 1, 1, 256).astype(np.uint8)) < 60
 
 
+@pytest.mark.slow
 def test_gpu_script_needs_no_video_library() -> None:
     """Nor the command line's parser: a machine with a GPU may have torch, diffusers and transformers alone."""
     needless = "av cv2 decord jsonargparse lightning open_clip wandb"

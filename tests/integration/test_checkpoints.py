@@ -40,6 +40,7 @@ def edit(folder: Path, **method: Any) -> np.ndarray:
     return result.frames
 
 
+@pytest.mark.slow
 def test_stable_diffusion_2(golden_folder: Path, tmp_path: Path) -> None:
     """v-prediction, linear projections, and a number of heads for every level."""
     unet = tiny_unet(use_linear_projection=True, attention_head_dim=(1, 2, 4, 4))
@@ -51,6 +52,7 @@ def test_stable_diffusion_2(golden_folder: Path, tmp_path: Path) -> None:
     assert not np.array_equal(frames, edit(tmp_path))
 
 
+@pytest.mark.slow
 def test_autoencoder_tiny(golden_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = AutoencoderTiny(
@@ -63,6 +65,7 @@ def test_autoencoder_tiny(golden_folder: Path, tmp_path: Path) -> None:
         edit(tmp_path, posterior="sample")
 
 
+@pytest.mark.slow
 def test_autoencoder_tiny_is_scaled_as_diffusers_does(golden_folder: Path, tmp_path: Path) -> None:
     vae = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
     tiny_pipeline(golden_folder, vae=vae).save_pretrained(tmp_path)
@@ -72,6 +75,7 @@ def test_autoencoder_tiny_is_scaled_as_diffusers_does(golden_folder: Path, tmp_p
     torch.testing.assert_close(backbone.encode(frames), expected)
 
 
+@pytest.mark.slow
 def test_levels_without_attention_elsewhere(golden_folder: Path, tmp_path: Path) -> None:
     """Attention at two levels only, one layer a block, as small models have it: found where it is, and fused there."""
     unet = tiny_unet(
@@ -92,6 +96,7 @@ def test_levels_without_attention_elsewhere(golden_folder: Path, tmp_path: Path)
     assert not np.array_equal(coarse, fused)  # the layers at downsampling 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -106,6 +111,7 @@ def test_other_networks_are_refused(changes: Any, complaint: str, golden_folder:
         FateZero.load(str(tmp_path), QUIET)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_ends_in_pure_noise_is_refused(golden_folder: Path, tmp_path: Path) -> None:
     scheduler = DDIMScheduler.from_pretrained(golden_folder / "model" / "scheduler", rescale_betas_zero_snr=True)
     tiny_pipeline(golden_folder, scheduler=scheduler).save_pretrained(tmp_path)
@@ -113,6 +119,7 @@ def test_a_schedule_that_ends_in_pure_noise_is_refused(golden_folder: Path, tmp_
         edit(tmp_path)
 
 
+@pytest.mark.slow
 def test_other_predictions_are_refused(golden_folder: Path, tmp_path: Path) -> None:
     scheduler = DDIMScheduler.from_pretrained(golden_folder / "model" / "scheduler", prediction_type="sample")
     tiny_pipeline(golden_folder, scheduler=scheduler).save_pretrained(tmp_path)

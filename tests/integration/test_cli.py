@@ -71,6 +71,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_an_edit_leaves_everything_a_person_wants(edit: Callable[..., int], tmp_path: Path) -> None:
     assert edit("--edited-words", "jeep", id="square", variant="full") == 0
     result = tmp_path / "run" / "full" / "square"
@@ -91,6 +92,7 @@ def test_an_edit_leaves_everything_a_person_wants(edit: Callable[..., int], tmp_
     assert meta["peak_memory_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_an_edit_says_first_what_and_last_where(
     edit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +114,7 @@ def test_an_edit_says_first_what_and_last_where(
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_word_is_told_once_and_can_be_forgotten(
     edit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_folder_of_videos_is_no_clip(
     assert "holds videos (square.mp4) and no images: name one of them" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_running_again_gives_the_same_bytes(edit: Callable[..., int], tmp_path: Path) -> None:
     for out in ("a", "b"):
         assert edit(id="square", out=tmp_path / out) == 0
@@ -142,6 +146,7 @@ def test_running_again_gives_the_same_bytes(edit: Callable[..., int], tmp_path: 
     assert changing == {"fatezero/square/meta.json", "results.parquet"}  # they hold the timings
 
 
+@pytest.mark.slow
 def test_a_whole_file(edit: Callable[..., int], golden_folder: Path, clip: Path, tmp_path: Path) -> None:
     shutil.copyfile(clip, tmp_path / "square.mp4")
     (tmp_path / "manifest.yaml").write_text(
@@ -163,6 +168,7 @@ def test_a_whole_file(edit: Callable[..., int], golden_folder: Path, clip: Path,
     assert not (tmp_path / "out/fatezero/ball/masks").exists()
 
 
+@pytest.mark.slow
 def test_one_bad_clip_does_not_stop_the_others(
     edit: Callable[..., int], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +190,7 @@ def test_one_bad_clip_does_not_stop_the_others(
     assert "Traceback" not in complaint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -277,6 +284,7 @@ def test_a_damaged_checkpoint_is_named(
     assert "does not read as safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_may_recommend_settings(
     edit: Callable[..., int], golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,6 +300,7 @@ def test_a_checkpoint_may_recommend_settings(
     assert "guidance" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux")
 def test_a_full_disk_leaves_earlier_results_whole(
     edit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -322,6 +331,7 @@ def test_an_output_that_is_a_file_is_named(
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_half_result(golden_folder: Path, clip: Path, tmp_path: Path) -> None:
     options = {"model": golden_folder / "model", "clip": clip, "source": SOURCE, "target": TARGET, "steps": 500}
     options |= {"height": 64, "width": 96, "out": tmp_path / "run", "id": "slow", "device": "cpu"}

@@ -58,6 +58,7 @@ def reference(backbone32: UNetBackbone) -> EditResult:
     return run(backbone32, ANCHORED, backend="recompute")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "runtime",
     [
@@ -74,6 +75,7 @@ def test_backends_and_chunks_agree(runtime: dict[str, Any], backbone32: UNetBack
     assert relative_error(run(backbone32, ANCHORED, **runtime), reference) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key_frames", [("self", "middle"), (-1, "first"), ("middle",), ()])
 def test_backends_agree_for_all_key_frames_and_clip_norms(key_frames: Any, backbone32: UNetBackbone) -> None:
     method = replace(FULL, steps=2, key_frames=key_frames, norm_scope="clip", key_frames_min_width=16)
@@ -81,6 +83,7 @@ def test_backends_agree_for_all_key_frames_and_clip_norms(key_frames: Any, backb
     assert relative_error(kept, again) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_method_does_something(backbone32: UNetBackbone, reference: EditResult) -> None:
     """Each part changes the result: none is wired to nothing."""
     for change in (
@@ -147,6 +150,7 @@ def test_no_self_attention_map_is_made(backend: Any, extra: set[Any], backbone32
     assert extra or watch.shapes == {(2 * 3, 77)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_predicted_bytes_are_the_kept_bytes(backend: Any, chunk: int | None, backbone32: UNetBackbone) -> None:
@@ -169,6 +173,7 @@ def test_kept_bytes_are_all_that_is_held(backend: Any, backbone32: UNetBackbone)
     assert sum(held.values()) == attention.store.bytes_kept
 
 
+@pytest.mark.slow
 def test_the_budget_decides(backbone32: UNetBackbone) -> None:
     for budget, backend in ((1.0, "qk"), (0.0, "recompute")):
         choice = run(backbone32, FULL, memory_gb=budget).choice
@@ -200,6 +205,7 @@ def test_words_are_not_a_text(backbone32: UNetBackbone) -> None:
         Target(prompt=TARGET, edited_words="ball", method=FULL)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_one_inversion_serves_many_targets(backbone32: UNetBackbone) -> None:
     editor = FateZero(backbone32, RuntimeConfig(), report=lambda _: None)
     narrow = replace(FULL, fusion=FusionConfig(self_window=(0, 0.25), cross_window=(0, 0.25), min_downsampling=2))
@@ -251,6 +257,7 @@ def test_an_inversion_that_kept_too_little_is_refused(backbone32: UNetBackbone) 
         editor.edit_inverted(unfused, Target(prompt=TARGET, method=plain))
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_bytes(backbone32: UNetBackbone) -> None:
     sampled = replace(FULL, posterior="sample")
     first, second = (run(backbone32, sampled) for _ in range(2))
@@ -258,6 +265,7 @@ def test_the_same_request_gives_the_same_bytes(backbone32: UNetBackbone) -> None
     assert relative_error(run(backbone32, FULL), first) > 1e-3  # the mode is another start
 
 
+@pytest.mark.slow
 def test_inversion_without_guidance_comes_back(backbone64: UNetBackbone) -> None:
     """DDIM there and back under one prompt approaches the identity as steps grow."""
     errors = []
@@ -273,6 +281,7 @@ def test_inversion_without_guidance_comes_back(backbone64: UNetBackbone) -> None
     assert errors[1] < errors[0] / 2
 
 
+@pytest.mark.slow
 def test_sdedit_starts_from_the_noised_source(backbone32: UNetBackbone) -> None:
     method = MethodConfig(steps=10, fusion=None, blending=None, norm_scope="frame", sdedit_strength=0.1)
     stages: list[tuple[str, int]] = []
@@ -301,6 +310,7 @@ def test_masks_and_attention_keep_the_clips_shape(backbone32: UNetBackbone, refe
     assert reference.attention["jeep"].max() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1 / 2), ("float16", 1 / 4)])
 def test_half_precision_is_nearer_than_another_method(
     dtype: Any, share: float, golden_folder: Any, backbone32: UNetBackbone
@@ -337,6 +347,7 @@ def test_unfit_words_are_named(backbone32: UNetBackbone) -> None:
         editor.edit(clip(), SOURCE, TARGET, edited_words=("jeep",), method=coarse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "complaint"),
     [

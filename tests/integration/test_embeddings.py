@@ -43,6 +43,7 @@ def embedded_by_diffusers(pipe: Any, prompt: str, **how: Any) -> Tensor:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "kept"),
     [
@@ -64,6 +65,7 @@ def test_layouts(layout: str, kept: Any, pipe: Any, model: Path, tmp_path: Path)
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_prompt_is_expanded_as_diffusers_does(pipe: Any, model: Path, tmp_path: Path) -> None:
     """In any case, although diffusers gives a word in another case its first vector alone."""
     save_file({CAT: vectors(3)}, tmp_path / "cat.safetensors")
@@ -74,6 +76,7 @@ def test_the_prompt_is_expanded_as_diffusers_does(pipe: Any, model: Path, tmp_pa
         assert list(backbone.read_prompt(prompt).ids) == pipe.tokenizer(expanded).input_ids
 
 
+@pytest.mark.slow
 def test_an_edited_word_means_all_its_vectors(model: Path, tmp_path: Path) -> None:
     save_file({CAT: vectors(3)}, tmp_path / "cat.safetensors")
     prompt = loaded(model, embedding=(f"{tmp_path}/cat.safetensors",)).read_prompt("a <cat>, and jeep")
@@ -83,6 +86,7 @@ def test_an_edited_word_means_all_its_vectors(model: Path, tmp_path: Path) -> No
     assert prompt.spelled == ()
 
 
+@pytest.mark.slow
 def test_words_saved_in_a_checkpoint(pipe: Any, model: Path, tmp_path: Path) -> None:
     """The tokenizer and the text encoder of a checkpoint that was saved with a textual inversion of three vectors."""
     save_file({"emb_params": vectors(3)}, tmp_path / "cat.safetensors")
@@ -95,6 +99,7 @@ def test_words_saved_in_a_checkpoint(pipe: Any, model: Path, tmp_path: Path) -> 
     assert backbone.read_prompt(PROMPTS[0]).tokens_of(CAT) == (2, 3, 4)
 
 
+@pytest.mark.slow
 def test_two_text_encoders_learn_a_word_together(golden_folder: Path, tmp_path: Path) -> None:
     """From a file, and saved in a checkpoint."""
     pipe = tiny_sdxl(golden_folder)
@@ -128,6 +133,7 @@ def test_a_word_for_one_of_two_text_encoders_is_refused(golden_folder: Path, tmp
         learn(tiny_sdxl(golden_folder), f"{tmp_path}/cat.safetensors=<cat>")
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_learned_word_masks_by_all_its_vectors(model: Path, tmp_path: Path) -> None:
     """With all backends, which agree; the attention of the word is the sum of its vectors' maps."""
     save_file({CAT: vectors(2)}, tmp_path / "cat.safetensors")
@@ -147,6 +153,7 @@ def learn(pipe: Any, asked: str) -> None:
     add_embeddings(pipe, find_additions(ModelOptions(embedding=(asked,))).embeddings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skipped", [0, 1])
 @pytest.mark.parametrize("negative", ["", "a road"])
 def test_layers_skipped_and_negative_prompts(skipped: int, negative: str, pipe: Any, model: Path) -> None:
@@ -160,6 +167,7 @@ def test_layers_skipped_and_negative_prompts(skipped: int, negative: str, pipe: 
         assert not torch.allclose(expected, sampled_by_diffusers(pipe, "a jeep"), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_added_is_part_of_the_digest(model: Path, tmp_path: Path, backbone32: UNetBackbone) -> None:
     save_file({CAT: vectors(2)}, tmp_path / "cat.safetensors")
     save_file({CAT: vectors(2, seed=1)}, tmp_path / "dog.safetensors")
@@ -212,6 +220,7 @@ def test_a_word_is_learned_once(model: Path, tmp_path: Path) -> None:
         loaded(model, embedding=(f"{tmp_path}/cat.safetensors",) * 2)
 
 
+@pytest.mark.slow
 def test_more_layers_skipped_than_there_are(model: Path) -> None:
     with pytest.raises(UserError, match=r"clip_skip is 2, the text encoder of .* has 2 layers"):
         loaded(model, clip_skip=2)

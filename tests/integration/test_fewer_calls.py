@@ -180,6 +180,7 @@ def features_put_in(backbone: UNetBackbone, reused: list[bool]) -> Iterator[None
     assert next(calls, None) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "inverting"), [(2, [0, 0, 1, 0]), (3, [0, 1, 1, 0])])
 @pytest.mark.parametrize("backend", ["qk", "maps", "recompute"])
 def test_features_are_reused_with_fusion(
@@ -198,6 +199,7 @@ def test_features_are_reused_with_fusion(
     assert not torch.allclose(ours.latents, unlike.latents, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_backends_and_chunks_agree_on_reused_features(backbone64: UNetBackbone) -> None:
     """Under latent blending, whose masks come from the last whole step, and guidance that begins on the way."""
     method = replace(

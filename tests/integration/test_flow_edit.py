@@ -67,6 +67,7 @@ def by_hand(networks: WanByHand, method: MethodConfig, clean: Tensor, flow: Flow
     return edited
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"n_max": 0.8}, {"n_max": 1.0, "n_min": 0.5, "n_avg": 2, "source_guidance": 2.0}])
 def test_it_is_the_papers_algorithm(changes: Any, editor: FateZero, folder: Path) -> None:
     clip, method = random_frames(9, 64, 96), flow_edit_method(editor, **changes)
@@ -88,6 +89,7 @@ def test_sdedit_starts_from_the_noised_source(strength: float, editor: FateZero,
     assert_close(result.latents, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_same_prompts_and_guidance_give_the_source_back(folder: Path) -> None:
     """To the bit, in float32 too: both velocities are of the same latents."""
     editor, clip = loaded(folder, dtype="float32"), random_frames(9, 64, 96)
@@ -136,6 +138,7 @@ def test_a_window_without_steps_is_refused() -> None:
         FlowEditConfig(n_max=0.5, n_min=0.5)
 
 
+@pytest.mark.slow
 def test_a_unet_is_refused(golden_folder: Path) -> None:
     editor = FateZero.load(str(golden_folder / "model"), RuntimeConfig(device="cpu"), report=lambda _: None)
     method = MethodConfig(fusion=None, blending=None, flow_edit=FlowEditConfig())

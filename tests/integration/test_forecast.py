@@ -44,6 +44,7 @@ def editor(golden_folder: Path) -> FateZero:
     return FateZero.load(str(golden_folder / "model"), RuntimeConfig(device="cpu"), lambda _: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "contexts"), [("qk", 2), ("maps", 2), ("maps", 1), ("recompute", 1)])
 def test_bytes_are_forecast_exactly(
     backend: str, contexts: int, job: EditJob, frames: np.ndarray, golden_folder: Path
@@ -58,6 +59,7 @@ def test_bytes_are_forecast_exactly(
     assert backend in forecast.plan
 
 
+@pytest.mark.slow
 def test_work_is_counted_not_guessed(job: EditJob, editor: FateZero, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every network call taken as one second, a forecast is a count of calls."""
     monkeypatch.setattr(Forecaster, "_timed", lambda *_: 1.0)
@@ -70,6 +72,7 @@ def test_work_is_counted_not_guessed(job: EditJob, editor: FateZero, monkeypatch
     assert seconds(replace(METHOD, fusion=None, blending=None, sdedit_strength=0.5)) == 2 + autoencoder
 
 
+@pytest.mark.slow
 def test_saved_calls_are_not_counted(job: EditJob, editor: FateZero, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a second for each branch of a whole call, and a quarter where features are reused."""
 
@@ -101,6 +104,7 @@ def test_costs_follow_the_calls(job: EditJob) -> None:
     assert calls(fusion=None, blending=None, flow_edit=flow_edit) == 5 * 2 * (2 + 2)  # of source and target
 
 
+@pytest.mark.slow
 def test_a_piece_is_forecast_as_the_shorter_clip_it_is(job: EditJob, editor: FateZero) -> None:
     anchored = replace(job, method=replace(METHOD, norm_scope="frame", key_frames=("first",), fusion=None))
     whole = Forecaster(lambda _: editor).of_group(share_inversions([anchored])[0])
@@ -108,6 +112,7 @@ def test_a_piece_is_forecast_as_the_shorter_clip_it_is(job: EditJob, editor: Fat
     assert segment.kept_bytes * 5 == whole.kept_bytes * 3  # two own frames and the anchor
 
 
+@pytest.mark.slow
 def test_a_text_says_it_all(job: EditJob, editor: FateZero) -> None:
     said = describe_forecast(Forecaster(lambda _: editor), share_inversions([job]), workers=2)
     assert "predicted" in said

@@ -203,6 +203,7 @@ def test_unfused_sampling_is_the_pipelines(
     assert off_by(ours, case.sample(pipe, noise, TARGET)) < 1e-5
 
 
+@pytest.mark.slow
 @each_family
 @torch.no_grad()
 def test_fusion_is_that_of_whole_maps(
@@ -256,6 +257,7 @@ def test_branches_do_not_see_each_other(name: str, backbone_of: Callable[[str], 
     assert off_by(both.unconditional, each[1]) < 1e-10
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_images_do_not_see_each_other(backbone_of: Callable[[str], Backbone]) -> None:
     target = Target(prompt=TARGET, edited_words=("jeep",), target_words=("bus",), method=METHOD)

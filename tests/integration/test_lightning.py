@@ -124,6 +124,7 @@ def test_wrong_settings_name_the_request(settings: dict[str, Any], clip: ClipSpe
         jobs([request(clip, "a", settings=settings)])
 
 
+@pytest.mark.slow
 def test_editing_writes_as_it_goes(clip: ClipSpec, factory: EditorFactory, tmp_path: Path) -> None:
     requests = [request(clip, "one"), request(clip, "two", "a blue ball"), request(clip, "bad", edited_words=("x",))]
     requests.append(request(replace(clip, path="gone.mp4"), "gone"))
@@ -137,12 +138,14 @@ def test_editing_writes_as_it_goes(clip: ClipSpec, factory: EditorFactory, tmp_p
     assert "'x' is not a word" in failure_reason(tmp_path / "full" / "bad")
 
 
+@pytest.mark.slow
 def test_inversion_is_a_predict_step(clip: ClipSpec, factory: EditorFactory) -> None:
     groups = share_inversions(jobs([request(clip, "one")]))
     (prediction,) = trainer().predict(InversionModule(factory), JobDataModule(groups)) or []
     assert prediction.result.trajectory.latents.shape == (3, 2, 4, 8, 8)
 
 
+@pytest.mark.slow
 def test_predictions_come_back_on_request(clip: ClipSpec, factory: EditorFactory) -> None:
     groups = share_inversions(jobs([request(clip, "one"), request(clip, "two", "a blue ball")]))
     outcomes = trainer().predict(EditingModule(factory), JobDataModule(groups)) or []
@@ -150,6 +153,7 @@ def test_predictions_come_back_on_request(clip: ClipSpec, factory: EditorFactory
     assert not np.array_equal(outcomes[0].result.frames, outcomes[1].result.frames)
 
 
+@pytest.mark.slow
 def test_a_job_is_inverted_once(clip: ClipSpec, factory: EditorFactory, capsys: pytest.CaptureFixture[str]) -> None:
     groups = share_inversions(jobs([request(clip, "one"), request(clip, "two", "a blue ball")]))
     trainer().predict(EditingModule(replace(factory, quiet=False, verbose=True)), JobDataModule(groups))

@@ -148,10 +148,12 @@ def diffusers_own(root: Path) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_a_single_file_of_stable_diffusion_1(first: Path) -> None:
     assert_computes_as(diffusers_own(first), ModelOptions(model=str(first / "model.safetensors")))
 
 
+@pytest.mark.slow
 def test_a_single_file_of_stable_diffusion_2(second: Path) -> None:
     """diffusers' conversion knows OpenCLIP's full depth only: the folder that the file was made of is the reference."""
     pipe = StableDiffusionPipeline.from_pretrained(second / "folder", safety_checker=None)
@@ -252,6 +254,7 @@ def test_a_mark_of_no_terminal_signal(second: Path, tmp_path: Path) -> None:
         assert alphas[0] == 0
 
 
+@pytest.mark.slow
 def test_a_weight_of_a_single_file_that_no_layer_takes_is_refused(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_weight_of_a_single_file_that_no_layer_takes_is_refused(
     assert (status, "encoder.extra" in said) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_single_file_without_a_weight_is_refused(first: Path, tmp_path: Path) -> None:
     weights = load_file(first / "model.safetensors")
     names = ("model.diffusion_model.middle_block.0.in_layers.0.bias", "first_stage_model.quant_conv.bias")
@@ -376,6 +380,7 @@ def test_pickles_are_refused_with_the_way_in(suffix: str, tmp_path: Path) -> Non
             find_checkpoint(ModelOptions(**asked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["5MB", "20KB"], ids=["whole", "sharded"])
 def test_a_folder_of_one_variant_loads(size: str, golden_folder: Path, tmp_path: Path) -> None:
     """There is one set of weights: that of another name."""
@@ -386,12 +391,14 @@ def test_a_folder_of_one_variant_loads(size: str, golden_folder: Path, tmp_path:
     assert_computes_as(pipe, ModelOptions(model=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_shards_in_full_precision_load(golden_folder: Path, tmp_path: Path) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(golden_folder / "model", safety_checker=None)
     pipe.save_pretrained(tmp_path, max_shard_size="20KB")
     assert_computes_as(pipe, ModelOptions(model=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_of_several_variants_the_one_that_fits_is_read(tiny: Path) -> None:
     """By dtype, or as asked for; in a network that has no such variant, as if nothing was asked."""
     stem = tiny / "unet" / "diffusion_pytorch_model"
@@ -429,6 +436,7 @@ def other_vae() -> AutoencoderKL:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_autoencoder_from_a_folder(first: Path, tmp_path: Path) -> None:
     vae = other_vae()
     vae.save_pretrained(tmp_path / "vae", variant="fp16")
@@ -438,6 +446,7 @@ def test_another_autoencoder_from_a_folder(first: Path, tmp_path: Path) -> None:
     assert find_checkpoint(networks).digest != find_checkpoint(ModelOptions(model=networks.model)).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "first_stage_model."])
 def test_another_autoencoder_from_a_file(prefix: str, first: Path, tmp_path: Path) -> None:
     """No such file says its scale, which is that of the latents that the UNet knows."""
@@ -571,6 +580,7 @@ def test_what_the_hub_gave_before_loads_without_it(
         find_checkpoint(ModelOptions(model="owner/other"))
 
 
+@pytest.mark.slow
 def test_pickles_become_safetensors(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the names they had, out of what trainers wrap them in; and load."""
     weights = load_file(first / "model.safetensors")
@@ -630,6 +640,7 @@ def test_a_pickle_that_runs_code_is_not_opened(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_pickles_becomes_one_of_safetensors(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -651,6 +662,7 @@ def test_a_folder_of_pickles_becomes_one_of_safetensors(
     assert "There is no file or folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_single_file_with_another_autoencoder_is_tuned(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -684,6 +696,7 @@ def findings(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]
     return status, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_a_checkpoint_is(
     first: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -715,6 +728,7 @@ def test_the_doctor_says_what_a_checkpoint_is(
     assert (status, "predicts v_prediction" in said, "a folder in diffusers' layout" in said) == (0, True, True)
 
 
+@pytest.mark.slow
 def test_the_doctor_reads_no_weights(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers that loading refuses are behind the headers."""
     file = tiny / "unet" / "diffusion_pytorch_model.safetensors"
@@ -724,6 +738,7 @@ def test_the_doctor_reads_no_weights(tiny: Path, capsys: pytest.CaptureFixture[s
         load(tiny)
 
 
+@pytest.mark.slow
 def test_the_doctor_says_why_not(
     golden_folder: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,6 +111,7 @@ def pipe_networks(pipe: Any) -> dict[str, Any]:
     return {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, -0.7])
 def test_kohyas_layout(scale: float, pipe: Any, model: Path, tmp_path: Path) -> None:
     save_file(kohya(pipe, (2.0,)), tmp_path / "style.safetensors")
@@ -123,6 +124,7 @@ def test_kohyas_layout(scale: float, pipe: Any, model: Path, tmp_path: Path) -> 
     assert not torch.allclose(plain, expected, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_kohyas_alphas_of_single_layers(pipe: Any, model: Path, tmp_path: Path) -> None:
     """Every layer by kohya's own formula, W + scale * alpha / rank * up @ down."""
     tensors = kohya(pipe, (1.0, 2.0, 3.0))
@@ -140,6 +142,7 @@ def test_kohyas_alphas_of_single_layers(pipe: Any, model: Path, tmp_path: Path) 
             torch.testing.assert_close(changed[name], weight + change.view_as(weight), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layouts_agree_that_differ_in_names_only(pipe: Any, model: Path, tmp_path: Path) -> None:
     """diffusers' older names of the halves, without alpha, against PEFT's names in its newer files."""
     trained(pipe)
@@ -157,6 +160,7 @@ def test_layouts_agree_that_differ_in_names_only(pipe: Any, model: Path, tmp_pat
         assert torch.equal(weight, made[1][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"lora_alpha": 6}, {"lora_alpha": 6, "use_rslora": True}])
 def test_diffusers_layout_with_its_settings(settings: Any, pipe: Any, model: Path, tmp_path: Path) -> None:
     patterns = {"alpha_pattern": {"attn1.to_q": 1.5}, **settings} if settings else {"lora_alpha": 3}
@@ -217,6 +221,7 @@ def test_numbers_of_every_width(dtype: torch.dtype, tmp_path: Path) -> None:
     torch.testing.assert_close(pipe.unet.conv_in.weight, before + 2 / 64, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "text_encoder"])
 def test_pefts_folders(network: str, pipe: Any, model: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -229,6 +234,7 @@ def test_pefts_folders(network: str, pipe: Any, model: Path, tmp_path: Path) -> 
     torch.testing.assert_close(made, sampled_by_diffusers(pipe, PROMPT), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_add_up_and_leave_the_processors_alone(pipe: Any, model: Path, tmp_path: Path) -> None:
     files = [tmp_path / f"{seed}: style.safetensors" for seed in range(2)]  # a path may hold a colon
     for seed, file in enumerate(files):
@@ -244,6 +250,7 @@ def test_several_add_up_and_leave_the_processors_alone(pipe: Any, model: Path, t
     assert kinds[0] == kinds[1]
 
 
+@pytest.mark.slow
 def test_files_and_scales_are_part_of_the_digest(pipe: Any, model: Path, tmp_path: Path) -> None:
     tensors = kohya(pipe, (1.0,))
     for name in ("one", "two", "copy"):
@@ -369,6 +376,7 @@ def tiny_sdxl() -> Any:
     )
 
 
+@pytest.mark.slow
 def test_the_original_unets_names_and_a_second_text_encoder(tmp_path: Path) -> None:
     """As kohya trains SDXL, with an alpha for each layer; the formula again."""
     ldm = {
@@ -412,6 +420,7 @@ def test_the_original_unets_names_and_a_second_text_encoder(tmp_path: Path) -> N
         torch.testing.assert_close(getattr(pipe, network).get_submodule(name).weight, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_line_records_what_was_added(pipe: Any, model: Path, tmp_path: Path) -> None:
     from fatezero.cli import main  # noqa: PLC0415
 

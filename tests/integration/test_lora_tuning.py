@@ -87,6 +87,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_the_clip_is_learnt(tuned: Path, wan: Path, clip: Path) -> None:
     """The tuned model's error in the clip's velocity is lower, for noise that it was not trained on."""
     frames = read_clip(ClipSpec(path=str(clip))).frames
@@ -108,6 +109,7 @@ def test_the_clip_is_learnt(tuned: Path, wan: Path, clip: Path) -> None:
     assert losses[-20:].mean() < 0.9 * losses[:20].mean()
 
 
+@pytest.mark.slow
 def test_a_tuned_model_edits_like_any_other(tuned: Path, wan: Path, clip: Path, tmp_path: Path) -> None:
     """By the command line; otherwise than the model that it was made from, which is as it was."""
     assert (tuned / "samples" / "0000060.png").is_file()
@@ -137,6 +139,7 @@ def test_diffusers_reads_what_was_learnt(tuned: Path, wan: Path) -> None:
         torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_resumed_is_exact(tune: Run, tmp_path: Path) -> None:
     assert tune(steps=2, out=tmp_path / "parts") == 0
     early = weights(tmp_path / "parts")
@@ -147,6 +150,7 @@ def test_resumed_is_exact(tune: Run, tmp_path: Path) -> None:
     assert tune(steps=4, out=tmp_path / "parts", lora_rank=2) == 1
 
 
+@pytest.mark.slow
 def test_only_attention_learns_and_class_images_beside_it(tune: Run, tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     Image.fromarray(np.full((40, 32, 3), 60, np.uint8)).save(tmp_path / "class" / "one.png")
@@ -159,6 +163,7 @@ def test_only_attention_learns_and_class_images_beside_it(tune: Run, tmp_path: P
     assert np.isfinite(np.genfromtxt(table, delimiter=",", names=True)["class"]).all()
 
 
+@pytest.mark.slow
 def test_both_transformers_of_two_stages_learn(tune: Run, tmp_path: Path) -> None:
     assert tune(model=saved(tiny_wan_in_two_stages(), tmp_path / "two"), steps=12) == 0
     moved = {
@@ -241,6 +246,7 @@ def merged(wan: Path, file: Path, scale: str = "") -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "own", "inputs", "outputs"),
     [
@@ -268,6 +274,7 @@ def test_a_lora_changes_the_layer_that_it_names(
     torch.testing.assert_close(after[f"{own}.weight"], before[f"{own}.weight"] + 0.5 * up @ down)
 
 
+@pytest.mark.slow
 def test_the_names_of_wans_authors_are_read_as_diffusers_reads_them(wan: Path, tmp_path: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     for block in range(2):
@@ -285,6 +292,7 @@ def test_the_names_of_wans_authors_are_read_as_diffusers_reads_them(wan: Path, t
         torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_is_added_and_whether_it_fits(tuned: Path, wan: Path, tmp_path: Path) -> None:
     said = [*describe(ModelOptions(model=str(tuned / "model")))]
     assert said[-1] == (True, f"LoRA: {tuned / 'model' / FILE}, scale 1")
@@ -294,6 +302,7 @@ def test_the_doctor_says_what_is_added_and_whether_it_fits(tuned: Path, wan: Pat
     assert "for which this checkpoint has no layer" in why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     ["transformer.blocks.7.attn1.to_q", "unet.mid_block.attn1.to_q", "transformer_2.blocks.0.attn1.to_q", "sky.to_q"],
@@ -304,6 +313,7 @@ def test_a_layer_that_there_is_not_is_refused(wan: Path, tmp_path: Path, layer: 
         merged(wan, tmp_path / "style.safetensors")
 
 
+@pytest.mark.slow
 def test_of_two_transformers_one_must_be_named(tmp_path: Path) -> None:
     model = saved(tiny_wan_in_two_stages(), tmp_path / "two")
     save_file(halves("diffusion_model.blocks.0.self_attn.q"), tmp_path / "style.safetensors")
@@ -319,6 +329,7 @@ def test_of_two_transformers_one_must_be_named(tmp_path: Path) -> None:
     assert changed == [False, True]
 
 
+@pytest.mark.slow
 def test_a_damaged_lora_beside_the_files_is_refused(tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned / "model", tmp_path / "model")
     file = tmp_path / "model" / FILE

@@ -60,6 +60,7 @@ def frames(count: int = 17) -> Frames:
     return random_frames(count, *SIZE)
 
 
+@pytest.mark.slow
 def test_unfused_sampling_is_the_pipelines(editor: Any, networks: LTXByHand) -> None:
     fz = editor()
     noise = noise_of(fz.backbone, 17, *SIZE)
@@ -71,6 +72,7 @@ def test_unfused_sampling_is_the_pipelines(editor: Any, networks: LTXByHand) -> 
     assert_close(sampled(fz, noise), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_latents_are_the_autoencoders_normalised(editor: Any, networks: LTXByHand) -> None:
     backbone, vae, clip = editor().backbone, networks.pipe.vae, frames()
     pixels = torch.from_numpy(clip).permute(3, 0, 1, 2)[None].double() / 127.5 - 1
@@ -86,6 +88,7 @@ def test_latents_are_the_autoencoders_normalised(editor: Any, networks: LTXByHan
     assert np.abs(backbone.decode_clip(latents).astype(int) - decoded).max() <= 1  # rounding to bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["second order", "blended latents", "words", "replace"])
 def test_an_edit_is_the_naive_one(case: str, editor: Any, networks: LTXByHand) -> None:
     """Source and target prompt are of different lengths, and neither branch attends to places behind its own."""
@@ -99,6 +102,7 @@ def test_an_edit_is_the_naive_one(case: str, editor: Any, networks: LTXByHand) -
         assert result.bytes_kept["attention"] == result.choice.predicted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["recompute", "maps"])
 def test_all_backends_give_the_same_edit(backend: str, editor: Any) -> None:
     clip, latents = frames(), []
@@ -108,6 +112,7 @@ def test_all_backends_give_the_same_edit(backend: str, editor: Any) -> None:
     assert_close(*latents, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_clock(editor: Any) -> None:
     """Latent 0 stands for frame 0, latent 1 for frames 1 to 8, latent 2 for frames 9 to 16."""
     fz = editor()
@@ -120,6 +125,7 @@ def test_the_clock(editor: Any) -> None:
         assert not (seen[8] == seen[9]).all()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_draws_noise_decodes_alike_each_time(tmp_path: Path) -> None:
     levels = (8, 8, 8, 8)
     vae = AutoencoderKLLTXVideo(

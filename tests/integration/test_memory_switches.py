@@ -46,6 +46,7 @@ def edited(editor: FateZero, frames: Frames, **method: object) -> EditResult:
     return editor.edit(frames, *PROMPTS, edited_words=("silver", "jeep"), method=chosen)
 
 
+@pytest.mark.slow
 def test_layerwise_casting_is_weights_rounded_to_float8(editor: FateZero, wan_folder: Path) -> None:
     """The edit is that of a network whose blocks' layers were rounded by hand, to the same bytes."""
     clip = noise_clip(5, 32, 32)
@@ -66,6 +67,7 @@ def test_layerwise_casting_is_weights_rounded_to_float8(editor: FateZero, wan_fo
     assert casting.backbone.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_offloaded_groups_give_the_same_bytes(editor: FateZero, wan_folder: Path) -> None:
     """On a GPU weights come and go; here only the hooks do, which must not change what our processors compute."""
     clip, networks = noise_clip(5, 32, 32), loaded(wan_folder)
@@ -86,6 +88,7 @@ def test_switches_are_refused_where_they_do_nothing(wan_folder: Path, golden_fol
     check_switches(RuntimeConfig(layerwise_casting=True, group_offload=True), torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_tiles_are_those_of_diffusers(editor: FateZero) -> None:
     """A clip wider than a tile is encoded and decoded as the autoencoder does by itself; a smaller one as without."""
     backbone, vae = editor.backbone, editor.backbone.networks.autoencoder  # type: ignore[attr-defined]
@@ -100,6 +103,7 @@ def test_tiles_are_those_of_diffusers(editor: FateZero) -> None:
     assert np.array_equal(decoded, backbone.decode_clip(latents))
 
 
+@pytest.mark.slow
 def test_tiles_of_an_image_autoencoder(golden_folder: Path) -> None:
     backbone = UNetBackbone.load(str(golden_folder / "model"), RuntimeConfig(device="cpu", dtype="float32"))
     clip, vae = noise_clip(2, 64, 128), backbone.vae
@@ -110,6 +114,7 @@ def test_tiles_of_an_image_autoencoder(golden_folder: Path) -> None:
     assert torch.equal(tiled, backbone.encode(to_unit_range(clip)))
 
 
+@pytest.mark.slow
 def test_tiling_is_the_methods(editor: FateZero) -> None:
     """Inversions with and without are not shared, and an edit's frames follow it."""
     plain = Target(prompt=PROMPTS[1], method=editor.method)

@@ -129,6 +129,7 @@ def assert_same_image(parts: dict[str, Any], name: str, config: dict[str, Any]) 
     torch.testing.assert_close(ours, sampled_by_diffusers(theirs), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "spacing"),
     [(name, spacing) for i, name in enumerate(SCHEDULERS) for spacing in (None, SPACINGS[i % 3])],
@@ -304,6 +305,7 @@ def test_an_inversion_to_pure_noise_and_back(parts: dict[str, Any]) -> None:
     assert not torch.allclose(latents[-1], latents[-2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "LCMScheduler"])
 def test_a_whole_folder(parts: dict[str, Any], name: str, tmp_path: Path) -> None:
     """As a user has it: the scheduler's class in its file, rescaled to no terminal signal, LCM's UNet.
@@ -343,6 +345,7 @@ def test_refused_before_weights_are_read(
         find_checkpoint(ModelOptions(model=str(folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fields", "sentence"),
     [
@@ -435,6 +438,7 @@ def test_a_distilled_model_in_few_steps(parts: dict[str, Any], steps: int, spaci
     assert result.latents.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_distilled_model_is_not_tuned(parts: dict[str, Any], tmp_path: Path) -> None:
     pipeline(parts, parts["scheduler"], unet=distilled_unet(8)).save_pretrained(tmp_path / "model")
     clip = tmp_path / "clip"
@@ -466,6 +470,7 @@ def middle_alpha(backbone: UNetBackbone) -> float:
     return schedule(backbone.scheduler_config, 50)[25].alpha_noisy
 
 
+@pytest.mark.slow
 def test_a_motion_adapter_brings_its_noise_levels(model: Path, motion: Path) -> None:
     """AnimateDiff's, said to the user; sampled as diffusers' pipeline does with the configuration published for it."""
     said: list[str] = []
@@ -493,6 +498,7 @@ def test_a_motion_adapter_brings_its_noise_levels(model: Path, motion: Path) -> 
     torch.testing.assert_close(ours, made[0].transpose(0, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_guidance_embedding_under_motion(parts: dict[str, Any], motion: Path) -> None:
     """A UNet that takes whole clips is told once for each branch."""
     unet = with_motion(distilled_unet(8), motion, "random").requires_grad_(requires_grad=False).eval().double()
@@ -510,6 +516,7 @@ def test_a_guidance_embedding_under_motion(parts: dict[str, Any], motion: Path) 
     assert not torch.allclose(ours[:3], backbone.predict(x, 301, [text, text], 3, [2.0, 5.0])[:3])
 
 
+@pytest.mark.slow
 def test_the_checkpoints_levels_may_be_chosen(model: Path, motion: Path) -> None:
     plain, chosen = UNetBackbone.load(str(model), CPU), video(model, motion, "checkpoint")
     assert chosen.scheduler_config == plain.scheduler_config
@@ -521,6 +528,7 @@ def test_the_checkpoints_levels_may_be_chosen(model: Path, motion: Path) -> None
         ModelOptions(schedule="adapter")
 
 
+@pytest.mark.slow
 def test_a_video_pipelines_own_schedule_is_the_checkpoints(model: Path, motion: Path, tmp_path: Path) -> None:
     """Which AnimateDiffPipeline does not mend: one that clips is refused, one that knows no clipping is not."""
     placed = {"timestep_spacing": "leading", "steps_offset": 1}
@@ -538,6 +546,7 @@ def test_a_video_pipelines_own_schedule_is_the_checkpoints(model: Path, motion: 
         UNetBackbone.load(str(tmp_path / "video"), CPU)
 
 
+@pytest.mark.slow
 def test_an_adapter_may_state_its_levels(model: Path, motion: Path) -> None:
     file = motion / "scheduler" / "scheduler_config.json"
     shutil.copytree(model / "scheduler", file.parent)

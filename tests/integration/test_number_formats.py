@@ -16,6 +16,7 @@ from fatezero.diffusion.number_formats import cpu_multiplies_in, slow_format
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "autoencoder"),
     [

@@ -14,6 +14,8 @@ from fatezero.clips.video import write_frames
 from fatezero_eval.scoring.rows import read_rows
 from tests.eval.stand_in_server import completion, serving
 
+pytestmark = pytest.mark.slow
+
 ABLATION = ("--frames=2", "--steps=2", '--variants={"full": {}}', "--wandb=disabled", "--device=cpu")
 METRICS = ("--metrics", "psnr/outside", "psnr/truth")
 

@@ -49,6 +49,7 @@ def by_hand(tokenizer: Any, prompt: str, contexts: int) -> Tensor:
     return torch.tensor([row + [tokenizer.pad_token_id] * (77 - len(row)) for row in rows])
 
 
+@pytest.mark.slow
 def test_places_are_those_of_the_contexts_side_by_side(backbone32: UNetBackbone) -> None:
     prompt = backbone32.read_prompt(TARGET, 3)
     rows = by_hand(backbone32.tokenizer, TARGET, 3)
@@ -194,6 +195,7 @@ CONFIG: dict[str, Any] = {  # the same, in the words of FateZero's own configura
 }
 
 
+@pytest.mark.slow
 def test_an_edit_in_the_second_context_equals_the_reference(
     golden_folder: Path, backbone64: UNetBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

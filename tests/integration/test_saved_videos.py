@@ -109,6 +109,7 @@ def test_a_clip_that_python_reads_keeps_its_times_and_sound(
     assert min(editor.read(talkie).frames.shape[1:3]) == 512  # the checkpoint's own scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--segment=2", "--norm_scope=frame")], ids=["whole", "segments"])
 def test_an_edit_keeps_the_clips_times_and_sound(
     golden_folder: Path, talkie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]

@@ -33,6 +33,8 @@ from fatezero.source_attention.stores import MemoryStore
 from tests.golden.reference import Computed, Maps, Reference
 from tests.integration.sdxl_checkpoints import POOLED, change, tiny_sdxl
 
+pytestmark = pytest.mark.slow
+
 SOURCE, TARGET = "a silver jeep driving down a road", "a silver car driving down a long road"
 QUIET = RuntimeConfig(device="cpu", dtype="float32")
 DOUBLE = RuntimeConfig(device="cpu", dtype="float64")

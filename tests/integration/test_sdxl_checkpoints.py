@@ -68,6 +68,7 @@ def test_sizes_are_around_what_the_checkpoint_says(model: Path) -> None:
     assert native_size(model) == (1024, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [({}, torch.float32), ({"force_upcast": True}, torch.float32), ({"force_upcast": False}, torch.float16)],
@@ -87,6 +88,7 @@ def test_the_autoencoder_is_float32_where_float16_overflows(
     assert found.shape == frames.shape
 
 
+@pytest.mark.slow
 def test_a_large_activation_overflows_no_more(model: Path) -> None:
     """Weights whose activations go beyond float16's 65504: in float32 they decode."""
     file = model / "vae" / "diffusion_pytorch_model.safetensors"
@@ -101,6 +103,7 @@ def test_a_large_activation_overflows_no_more(model: Path) -> None:
         UNetBackbone.load(str(model), half).decode(latents)
 
 
+@pytest.mark.slow
 def test_a_distilled_unet(golden_folder: Path, tmp_path: Path) -> None:
     """With other depths on the way up and no attention in the middle, as Segmind's SSD-1B."""
     shape = UNET | {"reverse_transformer_layers_per_block": ((2, 1, 2), (1, 1, 2), 1), "mid_block_type": None}
@@ -108,6 +111,7 @@ def test_a_distilled_unet(golden_folder: Path, tmp_path: Path) -> None:
     edit(UNetBackbone.load(str(tmp_path), QUIET))
 
 
+@pytest.mark.slow
 def test_autoencoder_tiny(model: Path) -> None:
     shape = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     AutoencoderTiny(**shape).save_pretrained(model / "vae")
@@ -124,6 +128,7 @@ def test_the_second_encoder_is_part_of_the_digest(model: Path) -> None:
     assert find_checkpoint(ModelOptions(model=str(model))).digest != before
 
 
+@pytest.mark.slow
 def test_the_second_tokenizers_padding_is_read_from_older_files(saved: Path, model: Path, golden_folder: Path) -> None:
     """As SDXL was published: words and merges without tokenizer.json."""
     shutil.rmtree(model / "tokenizer_2")
@@ -202,6 +207,7 @@ def _no_deviation(model: Path) -> None:
     change(model / "vae" / "config.json", latents_mean=[0.0] * 4, latents_std=[1.0, 0.0, 1.0, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -220,6 +226,7 @@ def test_parts_that_do_not_belong_together(model: Path, damage: Callable[[Path],
         UNetBackbone.load(str(model), QUIET)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_the_second_encoder_reads_with_more_tokens(golden_folder: Path, tmp_path: Path) -> None:
     """It takes its padding out of words; were they "!" and "!!", the places of all words behind would differ."""
     padding = CLIPTokenizer.from_pretrained(golden_folder / "model" / "tokenizer", pad_token="sil")
@@ -230,6 +237,7 @@ def test_a_prompt_that_the_second_encoder_reads_with_more_tokens(golden_folder: 
         backbone.read_prompt("a silver jeep")
 
 
+@pytest.mark.slow
 def test_a_motion_adapter_changes_nothing_untrained_and_something_trained(saved: Path, tmp_path: Path) -> None:
     """All that SDXL's UNet is told reaches it, which diffusers forgets of its embedding of sizes."""
     image = UNetBackbone.load(str(saved), EXACT)
@@ -250,6 +258,7 @@ def test_a_motion_adapter_changes_nothing_untrained_and_something_trained(saved:
     assert torch.allclose(whole.predict(torch.cat([latents, latents]), 501, texts, 4), moved, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tune_and_edit_from_the_command_line(saved: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", pictures(3), 8)
     common = [f"--clip={tmp_path}/clip.mp4", "--height=128", "--width=128", "--device=cpu"]
@@ -268,11 +277,13 @@ def test_tune_and_edit_from_the_command_line(saved: Path, tmp_path: Path) -> Non
     assert (run / "fatezero" / "it" / "edited.mp4").stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_masks_at_levels_without_words_are_refused(saved: Path) -> None:
     with pytest.raises(UserError, match=r"set blending.mask_downsampling to one of \[2, 4\]"):
         edit(UNetBackbone.load(str(saved), QUIET), blending=BlendingConfig(mask_downsampling=1))
 
 
+@pytest.mark.slow
 def test_the_whole_unet_is_vetted_without_weights() -> None:
     empty = check_description("UNet2DConditionModel", SDXL_UNET, "unet/config.json")
     assert sum(value.numel() for value in empty.parameters()) == 2_567_463_684

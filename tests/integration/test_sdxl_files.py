@@ -109,6 +109,7 @@ def assert_samples_as(pipe: Any, backbone: UNetBackbone) -> None:
     torch.testing.assert_close(sampled_here(backbone, PROMPT), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_single_file_of_sdxl(pipe: Any, file: Path, tmp_path: Path) -> None:
     """Computes what diffusers makes of the file, offline, by the configurations of the folder that it was made of."""
     pipe.save_pretrained(tmp_path / "folder")
@@ -127,6 +128,7 @@ def test_a_single_file_of_sdxl(pipe: Any, file: Path, tmp_path: Path) -> None:
     assert backbone.vae.config.force_upcast
 
 
+@pytest.mark.slow
 def test_marks_of_v_prediction_and_no_terminal_signal(
     pipe: Any, weights: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def light(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[:1] if "token_embedding" in name else value for name, value in weights.items()}
 
 
+@pytest.mark.slow
 def test_what_it_predicts(light: dict[str, Tensor], tmp_path: Path) -> None:
     """Epsilon, unless the file or the user says v."""
     kinds: tuple[tuple[dict[str, str], Literal["epsilon", "v_prediction"] | None, str], ...] = (
@@ -278,6 +281,7 @@ def test_a_weight_too_many_or_too_few(light: dict[str, Tensor], tmp_path: Path) 
         find_checkpoint(ModelOptions(model=str(path)))
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_it_is(
     file: Path, weights: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

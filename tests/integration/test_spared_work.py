@@ -95,6 +95,7 @@ def test_an_edit_alone_in_its_batch_may_ask_nothing_itself(backend: Any, backbon
     torch.testing.assert_close(kept.latents, edit(backbone64, method, "recompute")[0].latents, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_nothing_is_spared_at_the_cost_of_the_result(backbone64: UNetBackbone) -> None:
     """Every backend and both kinds of sparing agree with an edit whose last layer is fused, where nothing leaves."""
     results = [edit(backbone64, replace(METHOD, guidance_scale=g), b)[0] for g in (1.0, 7.5) for b in ("maps", "qk")]

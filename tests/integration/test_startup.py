@@ -62,6 +62,7 @@ def test_what_computes_nothing_imports_nothing_large(verb: str, edited: list[str
     assert not imported_by(words) & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["evaluate", "leaderboard", "report"])
 def test_what_reads_scores_imports_no_networks(verb: str, scored: str) -> None:
     assert not imported_by([verb, scored]) & (HEAVY - SCORING)
@@ -71,6 +72,7 @@ def test_a_sheet_is_drawn_without_torch(scored: str, tmp_path: Path) -> None:
     assert not imported_by(["sheet", scored, "--out", str(tmp_path / "sheet.png")]) & (HEAVY - READING)
 
 
+@pytest.mark.slow
 def test_the_doctor_names_metrics_without_their_networks() -> None:
     assert not imported_by(["doctor"]) & (HEAVY - SCORING)
 

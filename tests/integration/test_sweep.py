@@ -84,6 +84,7 @@ def test_a_setting_that_does_not_exist_is_named(sweep: dict[str, Any], sentence:
         make_variants({"full": {}}, sweep, BASE)
 
 
+@pytest.mark.slow
 def test_the_agent_of_a_sweep_gets_its_variants_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_every_part_is_what_diffusers_loads(original: Path) -> None:
         assert ours.components[part](TEXT).input_ids == theirs.components[part](TEXT).input_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", [tiny_wan, tiny_flux])
 def test_what_is_kept_in_float32(maker: Callable[[], Any], tmp_path: Path) -> None:
     """Autoencoders, T5's last layers in float16, norms and timesteps of Wan; beside float64 nothing is."""
@@ -379,6 +380,7 @@ def test_pickles_are_not_opened(model: Path) -> None:
         loaded(model)
 
 
+@pytest.mark.slow
 def test_weights_in_pieces_and_variants(model: Path) -> None:
     whole = loaded(model).transformer
     (model / "transformer" / f"{STEMS['transformer']}.safetensors").unlink()
@@ -430,6 +432,7 @@ def test_absurd_configurations_are_refused(
 # Parts that do not belong together
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "values", "sentence"),
     [
@@ -589,6 +592,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("class_name", "values", "billions"), PUBLISHED)
 def test_published_shapes_are_sound(class_name: str, values: dict[str, Any], billions: float) -> None:
     config = text_config(class_name, values, Path("x")) if class_name in TEXT_ENCODERS else values

@@ -49,6 +49,7 @@ def run(folder: Path, tmp_path: Path) -> Callable[..., int]:
     return run
 
 
+@pytest.mark.slow
 def test_an_edit_leaves_everything_a_person_wants(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_an_edit_leaves_everything_a_person_wants(
     assert "2 done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_flow_edit_and_sdedit_by_options(run: Callable[..., int], tmp_path: Path) -> None:
     off = ("--fusion=null", "--blending=null")
     assert run(*off, "--flow_edit.n_max=0.5", "--flow_edit.n_avg=2", variant="flow_edit") == 0
@@ -90,6 +92,7 @@ def test_what_takes_a_unet_says_so(folder: Path) -> None:
         UNetBackbone.load(str(folder / "wan"), RuntimeConfig(device="cpu"))
 
 
+@pytest.mark.slow
 def test_clips_of_image_transformers_are_cut(run: Callable[..., int], tmp_path: Path) -> None:
     """Frames do not see each other: what a segment makes is the whole clip's, to rounding."""
     model = saved(tiny_stable_diffusion_3(), tmp_path / "sd3")

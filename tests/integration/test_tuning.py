@@ -70,6 +70,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_resumed_is_exact(tune: Run, tmp_path: Path) -> None:
     assert tune(steps=2, out=tmp_path / "parts") == 0
     early = weights(tmp_path / "parts" / "model")
@@ -80,6 +81,7 @@ def test_resumed_is_exact(tune: Run, tmp_path: Path) -> None:
     assert not same(early, late)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convolutions", [True, False])
 def test_only_what_the_original_trains_changes(
     tune: Run, golden_folder: Path, tmp_path: Path, convolutions: bool
@@ -99,6 +101,7 @@ def test_only_what_the_original_trains_changes(
     assert any("attn_temporal.to_out" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_a_tuned_model_edits_like_any_other(tune: Run, clip: Path, tmp_path: Path) -> None:
     assert tune(key_frames='[-1, "first"]', norm_scope="frame", sample_every=4, sample_prompts=f'["{TARGET}"]') == 0
     grid = np.asarray(Image.open(tmp_path / "tuned" / "samples" / "0000004.png"))
@@ -112,6 +115,7 @@ def test_a_tuned_model_edits_like_any_other(tune: Run, clip: Path, tmp_path: Pat
         assert main(["edit", f"--model={model}", *words, f"--out={tmp_path / 'run'}", "--segment=2", *more]) == 1
 
 
+@pytest.mark.slow
 def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_path: Path) -> None:
     assert tune(steps=100, learning_rate=3e-3, checkpoint_every=100) == 0
     frames = to_unit_range(read_clip(ClipSpec(path=str(clip))).frames)
@@ -137,6 +141,7 @@ def test_tuning_fits_the_clip(tune: Run, golden_folder: Path, clip: Path, tmp_pa
     assert error(tmp_path / "tuned" / "model") < 0.9 * error(golden_folder / "model")
 
 
+@pytest.mark.slow
 def test_class_images_are_learnt_beside_it(tune: Run, tmp_path: Path) -> None:
     folder = tmp_path / "class"
     folder.mkdir()
@@ -149,6 +154,7 @@ def test_class_images_are_learnt_beside_it(tune: Run, tmp_path: Path) -> None:
     assert not same(weights(tmp_path / "alone" / "model"), weights(tmp_path / "tuned" / "model"))
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(tune: Run, tmp_path: Path) -> None:
     assert tune(steps=2, out=tmp_path / "plain") == 0
     assert tune(steps=2, gradient_checkpointing="true") == 0
@@ -180,6 +186,7 @@ def test_mistakes_are_said(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_another_tuning_in_the_folder_is_refused(tune: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(steps=2) == 0
     assert tune(steps=1) == 1
@@ -188,12 +195,14 @@ def test_another_tuning_in_the_folder_is_refused(tune: Run, capsys: pytest.Captu
     assert "holds a tuning with another learning_rate" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_it(tune: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(steps=30, learning_rate=1e30) == 1
     assert "The loss is nan at step" in capsys.readouterr().err
     assert not (tmp_path / "tuned" / "model").exists()
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_said_with_a_remedy(
     tune: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +216,7 @@ def test_too_little_memory_is_said_with_a_remedy(
     assert "--frames 2" in said
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_goes_on(tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Tuning.training_step
 
@@ -320,6 +330,7 @@ def test_damaged_folders_are_said(
     assert len(said) < 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tuned", "tuned/checkpoints", "tuned/log"])
 def test_a_file_where_a_folder_belongs_is_said(
     tune: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -385,6 +396,7 @@ def published(golden_folder: Path, folder: Path, theirs: str = "FateZero") -> di
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("theirs", "key_frames"), [("FateZero", ("self", "middle")), ("Tune-A-Video", (-1, "first"))])
 def test_published_checkpoints_are_converted(
     golden_folder: Path, tmp_path: Path, theirs: str, key_frames: tuple[Any, ...]
@@ -411,6 +423,7 @@ class _Payload:
         return Path.touch, (self.mark,)
 
 
+@pytest.mark.slow
 def test_code_in_a_published_checkpoint_does_not_run(
     golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -436,6 +449,7 @@ def _temporal_downsampling(folder: Path) -> None:
     path.write_text(path.read_text().replace('"lora": 160', '"temporal_downsample": true'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -547,6 +561,7 @@ def test_nothing_is_overwritten(golden_folder: Path, tmp_path: Path, capsys: pyt
     assert "exists: name another folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_manifest_gets_a_model_for_each_clip(tune: Run, clip: Path, tmp_path: Path) -> None:
     """And the edits of the manifest find theirs by the clip's name."""
     other = tmp_path / "data" / "other.mp4"

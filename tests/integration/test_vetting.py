@@ -97,6 +97,7 @@ def _of_whole_numbers(tensors: dict[str, torch.Tensor], name: str) -> None:
     tensors[name] = tensors[name].to(torch.int8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", WEIGHTS)
 @pytest.mark.parametrize("damage", [_without_one, _of_another_shape, _not_a_number, _infinite, _of_whole_numbers])
 def test_weights_are_whole(model: Path, part: str, damage: Callable[[dict[str, torch.Tensor], str], None]) -> None:
@@ -117,6 +118,7 @@ def test_no_weights_at_all_are_noticed(model: Path, part: str) -> None:
         load(model)
 
 
+@pytest.mark.slow
 def test_a_weight_that_no_layer_takes_is_refused(model: Path) -> None:
     tensors = load_file(weights_of(model, "unet"))
     save_file({**tensors, "lora.up.weight": torch.zeros(2)}, weights_of(model, "unet"), {"format": "pt"})
@@ -124,6 +126,7 @@ def test_a_weight_that_no_layer_takes_is_refused(model: Path) -> None:
         load(model)
 
 
+@pytest.mark.slow
 def test_what_older_versions_saved_beside_weights_is_left_out(model: Path) -> None:
     tensors = load_file(weights_of(model, "text_encoder"))
     extra = {"text_model.embeddings.position_ids": torch.arange(77)[None], "text_projection.weight": torch.ones(32, 32)}
@@ -150,6 +153,7 @@ def _link_to_nothing(file: Path) -> None:
     file.symlink_to(file.with_name("nothing"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_torn, _pipe, _folder, _link_to_nothing])
 @pytest.mark.parametrize(
     "file",
@@ -168,6 +172,7 @@ def test_files_that_are_none(model: Path, file: str, damage: Callable[[Path], No
         load(model)
 
 
+@pytest.mark.slow
 def test_weights_may_be_links_and_in_pieces(model: Path) -> None:
     whole = load(model).unet.state_dict()
     UNet2DConditionModel.from_pretrained(model / "unet").save_pretrained(model / "pieces", max_shard_size="1MB")
@@ -183,6 +188,7 @@ def test_weights_may_be_links_and_in_pieces(model: Path) -> None:
         load(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "values"),
     [
@@ -242,6 +248,7 @@ def test_a_pipe_in_place_of_recommendations(model: Path) -> None:
         recommended_method(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_without_one, _of_another_shape, _not_a_number])
 def test_motion_adapters_are_whole(
     golden_folder: Path, tmp_path: Path, damage: Callable[[dict[str, torch.Tensor], str], None]
@@ -257,6 +264,7 @@ def test_motion_adapters_are_whole(
         UNetBackbone.load(ModelOptions(model=str(golden_folder / "model"), motion_adapter=str(tmp_path)), QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [

@@ -122,6 +122,7 @@ def test_fresh_temporal_layers_change_nothing(backbone64: UNetBackbone, scope: s
     torch.testing.assert_close(fresh, plain, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_fresh_adapter_changes_nothing(backbone64: UNetBackbone, tmp_path: Path) -> None:
     unet = with_motion(backbone64.unet, adapter(tmp_path, trained=False), "fresh")  # type: ignore[arg-type]
     (fresh,) = predict(with_unet(backbone64, unet), noise())
@@ -185,6 +186,7 @@ def test_temporal_attention_is_the_formula(backbone64: UNetBackbone) -> None:
     np.testing.assert_allclose(ours, theirs.transpose(0, 2, 1, 3).reshape(given.shape), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_motion_modules_are_diffusers_own(backbone64: UNetBackbone, tmp_path: Path) -> None:
     """Through the editor's attention the motion UNet gives what it gives by itself."""
     unet = with_motion(backbone64.unet, adapter(tmp_path, trained=True), "random")  # type: ignore[arg-type]
@@ -196,6 +198,7 @@ def test_motion_modules_are_diffusers_own(backbone64: UNetBackbone, tmp_path: Pa
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_folders_of_animatediff_are_loaded(
     backbone32: UNetBackbone, golden_folder: Path, tmp_path: Path, whole: bool
@@ -225,6 +228,7 @@ def test_frames_meet_through_time(video64: UNetBackbone) -> None:
     assert (after[0] - before[0]).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 def test_branches_do_not_meet(video64: UNetBackbone) -> None:
     one, two = predict(video64, noise(), branches=2)
     torch.testing.assert_close(one, predict(video64, noise())[0], rtol=0, atol=1e-10)
@@ -242,6 +246,7 @@ def test_branches_of_the_same_latents_read_their_own_prompts(video64: UNetBackbo
     torch.testing.assert_close(together.unconditional, alone[1], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "finest"), [("qk", 1), ("maps", 1), ("qk", 2), ("maps", 4)])
 def test_backends_agree_with_temporal_fusion(video64: UNetBackbone, backend: Any, finest: int) -> None:
     """Where the finest layers are not fused, the source of `recompute` leaves the batch on the way up."""
@@ -253,6 +258,7 @@ def test_backends_agree_with_temporal_fusion(video64: UNetBackbone, backend: Any
     assert ours.bytes_kept["attention"] == ours.choice.predicted > 0
 
 
+@pytest.mark.slow
 def test_temporal_fusion_is_a_choice(video64: UNetBackbone) -> None:
     assert FUSED.fusion is not None
     alone = replace(FUSED, fusion=replace(FUSED.fusion, temporal=False))
@@ -260,6 +266,7 @@ def test_temporal_fusion_is_a_choice(video64: UNetBackbone) -> None:
     assert different.abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_mask_of_everything_fuses_no_self_attention(video64: UNetBackbone) -> None:
     """M = 1 keeps the edit's own attention, in space and in time."""
     everything = replace(FUSED, blending=BlendingConfig(threshold=0, mask_downsampling=2))
@@ -274,12 +281,14 @@ def test_video_models_cannot_be_cut(video64: UNetBackbone, runtime: dict[str, An
     assert edited(video64, IMAGE, chunk=3).frames.shape[0] == 3
 
 
+@pytest.mark.slow
 def test_the_adapter_counts_frames(backbone64: UNetBackbone, tmp_path: Path) -> None:
     unet = with_motion(backbone64.unet, adapter(tmp_path, trained=True), "random")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="count 6 frames and the clip has 7: set --frames to 6"):
         predict(with_unet(backbone64, unet), noise(7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -316,6 +325,7 @@ def test_an_adapter_without_weights_is_refused(golden_folder: Path, tmp_path: Pa
         )
 
 
+@pytest.mark.slow
 def test_temporal_layers_travel_beside_the_unet(backbone64: UNetBackbone, golden_folder: Path, tmp_path: Path) -> None:
     ours = inflated(backbone64, trained=True)
     save_inflated(ours.unet, 4, tmp_path)  # type: ignore[arg-type]

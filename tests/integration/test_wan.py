@@ -74,6 +74,7 @@ def frames(count: int = 9) -> Frames:
     return random_frames(count, *SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_unfused_sampling_is_the_pipelines(name: Name, editor: Any, networks: Any) -> None:
     fz, pipe = editor(name), networks(name).pipe
@@ -106,6 +107,7 @@ class _AsPlaced:
         return (latents + (self.sigmas[self.at] - self.sigmas[self.at - 1]) * velocity,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_latents_are_the_autoencoders_normalised(name: Name, editor: Any, networks: Any) -> None:
     backbone, vae = editor(name).backbone, networks(name).pipe.vae
@@ -126,6 +128,7 @@ def test_latents_are_the_autoencoders_normalised(name: Name, editor: Any, networ
 EDITS = [("wan", case) for case in CASES] + [("two_stages", "second order"), ("patches", "words")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "case"), EDITS)
 def test_an_edit_is_the_naive_one(name: Name, case: str, editor: Any, networks: Any) -> None:
     fz, target = editor(name, backend="qk"), SWAPPED if case == "replace" else TARGET
@@ -139,6 +142,7 @@ def test_an_edit_is_the_naive_one(name: Name, case: str, editor: Any, networks: 
         assert_close(inversion.trajectory.latents, torch.stack(naive.inverted), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_all_backends_give_the_same_edit(order: Literal[1, 2], editor: Any) -> None:
     clip, results = frames(), {}
@@ -154,6 +158,7 @@ def test_all_backends_give_the_same_edit(order: Literal[1, 2], editor: Any) -> N
         assert (kept > 0) == (backend != "recompute")
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_seen_in_windows(editor: Any, networks: Any) -> None:
     """7 latents in windows of 5, half of which overlap: from 0 and from 2."""
     fz, clip = editor(backend="qk"), frames(25)
@@ -164,6 +169,7 @@ def test_a_long_clip_is_seen_in_windows(editor: Any, networks: Any) -> None:
     assert_close(result.latents, naive.run(fz.backbone.encode_clip(clip)).edited[-1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_clock(editor: Any, networks: Any) -> None:
     """Latent 0 stands for frame 0, latent 1 for frames 1 to 4, latent 2 for frames 5 to 8: in masks and attention."""
     fz, clip = editor(), frames()
@@ -181,6 +187,7 @@ def test_the_clock(editor: Any, networks: Any) -> None:
         assert_close(torch.from_numpy(result.attention[word]).double(), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_same_prompt_fused_throughout_comes_near_the_source(order: Literal[1, 2], editor: Any) -> None:
     """Unguided, and at more steps nearer: the way back differs from the way to noise by what a step moves."""
@@ -194,6 +201,7 @@ def test_the_same_prompt_fused_throughout_comes_near_the_source(order: Literal[1
     assert errors[1] < errors[0] / 2
 
 
+@pytest.mark.slow
 def test_an_empty_mask_gives_the_source_back(editor: Any) -> None:
     """To the bit, whatever the prompts: nothing exceeds a threshold of 1."""
     fz, clip = editor(), frames(5)
@@ -211,6 +219,7 @@ def test_a_sampled_posterior_follows_from_the_seed(editor: Any) -> None:
     assert 0 < (one - mode).abs().max() < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_kept_inversion_gives_the_same_bytes(order: Literal[1, 2], folders: dict[Name, Path], tmp_path: Path) -> None:
     """Found again with all that the second order was asked about on the way."""
@@ -227,6 +236,7 @@ def test_a_kept_inversion_gives_the_same_bytes(order: Literal[1, 2], folders: di
     assert sum("from the cache" in line for line in said) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "changes", "said"),
     [
@@ -258,6 +268,7 @@ def test_what_means_nothing_to_it_is_refused(count: int, changes: Any, said: str
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_sizes_that_patches_do_not_fill_are_refused(editor: Any) -> None:
     with pytest.raises(UserError, match=r"48 x 72 do not fit .* multiples of 16: .* for example to 48 x 64"):
         editor().edit(random_frames(5, 48, 72), SOURCE, TARGET)
@@ -265,6 +276,7 @@ def test_sizes_that_patches_do_not_fill_are_refused(editor: Any) -> None:
         editor("patches").edit(random_frames(5, 48, 64), SOURCE, TARGET)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_run_is_refused(folders: dict[Name, Path], editor: Any) -> None:
     with pytest.raises(UserError, match="leave --chunk and --segment out"):
         editor(chunk=4).edit(frames(5), SOURCE, TARGET)

@@ -58,6 +58,7 @@ def test_truth_renders_the_shipped_clip(bench: Manifest, number: int) -> None:
     assert np.abs(source.frames.astype(int) - edited.frames).mean() > 1
 
 
+@pytest.mark.slow
 def test_distractors_are_there_and_no_edit_names_them() -> None:
     crowded = read_manifest(FOLDER / "distractor.yaml")
     assert set(Counter(request.category for request in crowded.requests).values()) == {2}
@@ -100,6 +101,7 @@ def test_the_demo_is_written_as_it_is_shipped(tmp_path: Path, monkeypatch: pytes
     assert (len(again.frames), again.fps) == (len(shipped.frames), shipped.fps) == (8, 8)
 
 
+@pytest.mark.slow
 def test_the_bench_is_written_as_it_is_shipped(tmp_path: Path) -> None:
     """Its manifests word by word; its clips are those the truth in them renders."""
     writing.write_benchmark(tmp_path)

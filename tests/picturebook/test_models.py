@@ -68,6 +68,7 @@ def test_checkpoint_is_a_stock_pipeline() -> None:
     assert np.isfinite(image).all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_autoencoder_keeps_unseen_pictures() -> None:
     painter, pictures = Painter(CHECKPOINT, steps=2), unseen(24, seed=11)
@@ -145,6 +146,7 @@ def test_equal_pictures_have_a_finite_psnr() -> None:
     assert psnr(pictures + 1, pictures) == pytest.approx(20 * np.log10(255))
 
 
+@pytest.mark.slow
 def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
     """Its frames share what they show: on clips of an unseen series the noise is found better than frame by frame."""
     recipes = [draw_recipe(9, number, 16) for number in range(3)]
@@ -167,6 +169,7 @@ def test_the_motion_adapter_knows_clips_better_than_pictures() -> None:
     assert error("picturebook-motion") < error(None)
 
 
+@pytest.mark.slow
 def test_judge_tells_attributes_apart() -> None:
     pictures = unseen(64, seed=12)
     accuracy = AttributeClassifier(JUDGE).accuracy(pictures.images, pictures.scenes)

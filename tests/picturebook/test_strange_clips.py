@@ -15,6 +15,8 @@ from fatezero.pipeline import FateZero
 from fatezero.shipped import CHECKPOINT, DEMO
 from fatezero.types import ClipSpec
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ONE_STEP = MethodConfig(steps=1, fusion=None, blending=None)
 

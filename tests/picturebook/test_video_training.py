@@ -122,6 +122,7 @@ def test_no_caption_is_cut_and_each_has_padding() -> None:
         assert named == [f"▁{word}" for word in (scene.object, scene.colour, scene.background.split()[0])]
 
 
+@pytest.mark.slow
 def test_few_tokens_stand_for_all_that_wan_pads_to(vae: AutoencoderKLWan, tmp_path: Path) -> None:
     """Against the stock transformer on the stock pipeline's own 512 embeddings."""
     vae.save_pretrained(tmp_path)
@@ -189,6 +190,7 @@ def test_unclamped_decoding_is_the_autoencoders_own(vae: AutoencoderKLWan) -> No
     assert float(pixels.abs().max()) > 1
 
 
+@pytest.mark.slow
 def test_latents_are_made_once_for_each_encoder(vae: AutoencoderKLWan, tmp_path: Path) -> None:
     vae.half().save_pretrained(tmp_path / "vae")
     config = LatentsConfig(vae=tmp_path / "vae", pool=tmp_path / "pool", shards=1)

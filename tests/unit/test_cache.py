@@ -212,6 +212,7 @@ def test_leftovers_of_killed_writers_go(action: str, tmp_path: Path) -> None:
     assert path_of(cache, key).exists()
 
 
+@pytest.mark.slow
 def test_an_edit_survives_a_cache_with_wrong_tensors(golden_folder: Path, tmp_path: Path) -> None:
     """Of every kind that an inversion has; found ones are found again, with masks, SDEdit and none."""
     cache, said = InversionCache(tmp_path), list[str]()

@@ -69,6 +69,7 @@ def test_half_a_character_is_refused(picturebook: Any, backbone32: UNetBackbone)
             read_prompt(tokenizer, "a \ud800 jeep")
 
 
+@pytest.mark.slow
 def test_messages_do_not_repeat_a_long_prompt(backbone32: UNetBackbone) -> None:
     with pytest.raises(UserError) as refused:
         backbone32.read_prompt("jeep " * 10_000)

@@ -80,6 +80,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     held.close()
 
 
+@pytest.mark.slow
 def test_temporary_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     script = (
@@ -98,6 +99,7 @@ def test_temporary_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: p
     assert not list(parent.iterdir())
 
 
+@pytest.mark.slow
 def test_a_platform_without_locks_is_said_in_one_sentence() -> None:
     """As on Windows: by the command, and in Python where a name of the package is asked for."""
     program = """

@@ -117,6 +117,7 @@ def test_a_long_clip_is_cut_in_a_notebook_and_says_so(tmp_path: Path, monkeypatc
     assert "first" not in Fragment(result(count=5)._repr_html_()).words
 
 
+@pytest.mark.slow
 def test_a_notebook_stays_small_whatever_the_clip() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 64, 48, 3), np.uint8)
     text = notebook.edit_html(Clip(noise, 24.0), noise, ("a", "b"), None)
