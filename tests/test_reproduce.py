@@ -47,6 +47,7 @@ def reproduce(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_stopped_study_goes_on_where_it_was_and_says_by_what_it_was_measured(project: Path) -> None:
     failed = reproduce(project)
     assert failed.returncode == 1
@@ -66,6 +67,7 @@ def test_a_stopped_study_goes_on_where_it_was_and_says_by_what_it_was_measured(p
     assert f"commit {record['commit'][:8]}" in reproduce(project, "--list").stdout
 
 
+@pytest.mark.slow
 def test_runs_of_other_code_are_not_taken_for_this_codes(project: Path) -> None:
     makes = """python -c "import os; os.makedirs('runs/made', exist_ok=True); open('allowed')" """
     (project / STUDIES).write_text(f"made:\n  results: results\n  commands:\n    - {makes}\n", "utf-8")
@@ -78,6 +80,7 @@ def test_runs_of_other_code_are_not_taken_for_this_codes(project: Path) -> None:
     assert reproduce(project).returncode == 0  # its own run may be there
 
 
+@pytest.mark.slow
 def test_a_card_beside_the_weights_is_no_code(project: Path) -> None:
     (project / "allowed").touch()
     assert reproduce(project).returncode == 0
@@ -91,6 +94,7 @@ def test_a_card_beside_the_weights_is_no_code(project: Path) -> None:
     assert "commit or undo" in reproduce(project).stderr
 
 
+@pytest.mark.slow
 def test_changed_code_and_unknown_studies_are_refused(project: Path) -> None:
     assert "there is no study other: there are counted." in reproduce(project, "other").stderr
     (project / STUDIES).write_text(LISTED.replace("two", "three"), "utf-8")
