@@ -256,6 +256,15 @@ def test_impossible_trainings_are_refused(tmp_path: Path, change: dict[str, int]
         TextToVideoConfig(output=tmp_path, pool=tmp_path, vae=tmp_path, **change)
 
 
+def test_a_cpu_trains_the_autoencoder_in_float32_alone(tmp_path: Path) -> None:
+    config = VideoAutoencoderConfig(output=tmp_path, pool=tmp_path)
+    with VideoAutoencoderTraining(config, []).autocast():
+        assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(UserError, match="bf16: a CPU trains the video autoencoder in float32 alone; leave this out"):
+        replace(config, bf16=True)
+    assert replace(config, bf16=True, accelerator="gpu").bf16
+
+
 @pytest.mark.slow
 def test_the_autoencoder_learns_and_exports_its_statistics(tmp_path: Path) -> None:
     config = VideoAutoencoderConfig(

@@ -29,6 +29,9 @@ CROP, EXCERPT = 64, 9  # side and frames of a crop
 class VideoAutoencoderConfig(SharedTrainingConfig):
     """How the video autoencoder is trained.
 
+    A CPU trains in float32 alone: bfloat16 gradients of 3-D convolutions are not numbers, or written beyond their
+    memory, on CPUs with AMX (oneDNN as of torch 2.14; 32 output channels, frames 60 or more wide).
+
     Attributes:
         batch: crops of CROP pixels and EXCERPT frames in most steps; every `whole_every`-th step sees whole clips
             instead, about as many pixels, so that the model knows what lies further apart.
@@ -44,8 +47,12 @@ class VideoAutoencoderConfig(SharedTrainingConfig):
     decoder_only: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no step fits."""
+        """Refuse numbers that no step fits, and bfloat16 on a CPU."""
         super().__post_init__()
+        if self.bf16 and self.accelerator != "gpu":
+            raise UserError(
+                "bf16: a CPU trains the video autoencoder in float32 alone; leave this out, or name accelerator gpu."
+            )
         if self.whole_every < 1:
             raise UserError(f"whole_every is {self.whole_every}: it is at least 1.")
 
@@ -107,6 +114,10 @@ class VideoAutoencoderTraining(SharedModule):
         if config.decoder_only:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
+
+    def autocast(self) -> torch.autocast:
+        """What the autoencoder works in while it is entered: on a CPU float32."""
+        return torch.autocast("cpu", enabled=False) if self.device.type == "cpu" else super().autocast()
 
     def draw(self) -> npt.NDArray[np.uint8]:
         """This process's share of the step's excerpts: uint8 N,F,side,side,3."""
