@@ -25,6 +25,7 @@ from fatezero.system.stopping import Stopped
 from fatezero.training.stepped import (
     SampleGrids,
     SteppedModule,
+    StepsShown,
     WholeCheckpoints,
     last_checkpoint,
     last_checkpoint_file,
@@ -125,11 +126,11 @@ class ClipTuning(SteppedModule):
         """
         generator = self.generator()
         loss = self.error(self.latents, self._text, generator, images=False)
-        self.log("clip", loss.detach(), prog_bar=True)
+        self.log("clip", loss.detach())
         if self.images is not None:
             rows = torch.randint(len(self.images), (IMAGES_A_STEP,), generator=generator)
             of_class = self.error(self.images[rows], self._class_text, generator, images=True)
-            self.log("class", of_class.detach(), prog_bar=True)
+            self.log("class", of_class.detach())
             loss = loss + self.options.class_weight * of_class
         if not bool(loss.isfinite()):
             raise UserError(
@@ -224,10 +225,12 @@ def _trainer(options: TuningConfig, accelerator: str) -> L.Trainer:
         log_every_n_steps=1,
         gradient_clip_val=1.0,
         enable_model_summary=False,
+        enable_progress_bar=False,
         callbacks=[
             last_checkpoint(options.out, every_n_train_steps=options.checkpoint_every),
             last_checkpoint(options.out, every_n_epochs=1, save_on_train_epoch_end=True),
             SampleGrids(),
+            StepsShown(),
         ],
     )
 

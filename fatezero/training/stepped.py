@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from fatezero.errors import first_line
+from fatezero.system.progress import steps_shown
 from fatezero.system.publishing import replacing
 from fatezero.system.terminal import say
 
@@ -95,6 +96,18 @@ class SampleGrids(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image("samples", [grid], trainer.global_step)
+
+
+class StepsShown(Callback):
+    """Shows how far the training is, in a terminal or a log file; Lightning's own bar leaves a file empty."""
+
+    def __init__(self) -> None:
+        self._shown = steps_shown("training")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Tell the first process's user of each step."""
+        if trainer.is_global_zero:
+            self._shown("", trainer.global_step, trainer.max_steps)
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -195,6 +195,13 @@ def test_another_tuning_in_the_folder_is_refused(tune: Run, capsys: pytest.Captu
     assert "holds a tuning with another learning_rate" in capsys.readouterr().err
 
 
+def test_steps_are_told(tune: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(steps=2) == 0
+    first, *_ = said = capsys.readouterr().out.splitlines()  # a captured stream is no terminal
+    assert first == "training: step 1 of 2"
+    assert not any("Epoch" in line for line in said)
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_it(tune: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(steps=30, learning_rate=1e30) == 1

@@ -97,7 +97,7 @@ class AutoencoderTraining(PicturebookModule):
             output = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
         divergence = posterior.kl().mean() / pixels[0].numel()
         psnr = 10 * torch.log10(4 / (output.detach().clamp(-1, 1) - pixels).square().mean())
-        self.log_dict({"psnr": psnr, "kl": divergence}, prog_bar=True)
+        self.log_dict({"psnr": psnr, "kl": divergence})
         loss: Tensor = reconstruction_loss(output, pixels) + self.config.kl_weight * posterior.kl().mean()
         return loss
 

@@ -31,6 +31,7 @@ from fatezero.system.stopping import end_children
 from fatezero.training.stepped import (
     SampleGrids,
     SteppedModule,
+    StepsShown,
     WholeCheckpoints,
     last_checkpoint,
     last_checkpoint_file,
@@ -206,6 +207,7 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
         log_every_n_steps=10,
         gradient_clip_val=1.0,
         enable_model_summary=False,
+        enable_progress_bar=False,
         plugins=[WholeCheckpoints()],
         callbacks=[
             WeightAveraging(multi_avg_fn=partial(_average, config.ema_decay)),
@@ -213,6 +215,7 @@ def fit(module: PicturebookModule, processes: int = 1) -> None:
             last_checkpoint(config.output, every_n_epochs=1, save_on_train_epoch_end=True),
             LearningRateMonitor("step"),
             SampleGrids(),
+            StepsShown(),
             *([StopAfter(config.minutes)] if config.minutes is not None else []),
         ],
     )

@@ -140,7 +140,7 @@ class JudgeTraining(PicturebookModule):
             + F.cross_entropy(logits[:, : len(captions)].T, same / same.sum(1, keepdim=True))
         ) / 2
         accuracy = (logits.detach().argmax(1) == truth).float().mean()
-        self.log_dict({"loss": loss.detach(), "accuracy": accuracy}, prog_bar=True)
+        self.log_dict({"loss": loss.detach(), "accuracy": accuracy})
         return loss
 
     def sample_grid(self) -> npt.NDArray[np.uint8]:

@@ -163,7 +163,7 @@ class MotionTraining(PicturebookModule):
             predicted = self.unet(noisy, levels, text).sample.float()
         error = mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2, 3, 4))
         loss = (error * level_weight(self.scheduler.alphas_cumprod.to(self.device)[levels])).mean()
-        self.log_dict({"loss": loss.detach(), "mse": error.mean().detach()}, prog_bar=True)
+        self.log_dict({"loss": loss.detach(), "mse": error.mean().detach()})
         return loss
 
     def _text(self, captions: Sequence[str]) -> Tensor:

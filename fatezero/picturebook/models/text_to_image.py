@@ -142,9 +142,7 @@ class TextToImageTraining(SharedModule):
         loss = ((error * places).mean(dim=(1, 2, 3)) * level_weight(kept)).mean()
         # Nobody can see the object in pure noise: its words are held to it as far as the picture shows.
         grounding = torch.stack([self.grounding(maps[side**2], side, drawn, kept.sqrt()) for side in SIDES]).mean()
-        self.log_dict(
-            {"loss": loss.detach(), "mse": error.mean().detach(), "grounding": grounding.detach()}, prog_bar=True
-        )
+        self.log_dict({"loss": loss.detach(), "mse": error.mean().detach(), "grounding": grounding.detach()})
         total: Tensor = loss + self.config.grounding * grounding
         return total
 

@@ -118,7 +118,7 @@ class TextToVideoTraining(SharedModule):
         flow, grounding = (
             self.losses(clips, config.batch, generator) + self.losses(pictures, config.pictures, generator)
         ) / 2
-        self.log_dict({"loss": flow.detach(), "grounding": grounding.detach()}, prog_bar=True)
+        self.log_dict({"loss": flow.detach(), "grounding": grounding.detach()})
         total: Tensor = flow + config.grounding * grounding
         return total
 

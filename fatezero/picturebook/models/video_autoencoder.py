@@ -144,7 +144,7 @@ class VideoAutoencoderTraining(SharedModule):
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         psnr = 10 * torch.log10(4 / (output.detach().clamp(-1, 1) - pixels).square().mean())
         name = "psnr_whole" if pixels.shape[2] == FRAMES else "psnr"
-        self.log_dict({name: psnr, "kl": divergence, "noise": posterior.std.detach().mean()}, prog_bar=True)
+        self.log_dict({name: psnr, "kl": divergence, "noise": posterior.std.detach().mean()})
         loss: Tensor = reconstruction_loss(output, pixels) + self.config.kl_weight * divergence
         return loss
 
