@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -108,6 +110,16 @@ def _packages() -> Iterator[Finding]:
             yield True, f"{package} {version(package)}"
         except PackageNotFoundError:
             yield False, f"{package}: not installed; pip install {package.replace('_', '-')}"
+    yield _torchvision()
+
+
+def _torchvision() -> Finding:
+    """It may be there and not load, without which no model does; tried in a process that nothing is left of."""
+    tried = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False)
+    if tried.returncode == 0:
+        return True, f"torchvision {version('torchvision')}"
+    reason = tried.stderr.strip().rpartition("\n")[2]
+    return False, f"torchvision: does not load ({reason}); install torch and it in one command, so that they fit"
 
 
 def _decoders() -> Iterator[Finding]:

@@ -697,6 +697,19 @@ def findings(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]
 
 
 @pytest.mark.slow
+def test_the_doctor_finds_a_torchvision_of_another_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "ok  torchvision " in findings(capsys=capsys)[1]
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('no torchvision::nms')", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, said = findings(capsys=capsys)
+    assert status == 1
+    assert "no  torchvision: does not load (RuntimeError: no torchvision::nms); install torch and it" in said
+
+
+@pytest.mark.slow
 def test_the_doctor_says_what_a_checkpoint_is(
     first: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
