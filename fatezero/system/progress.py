@@ -63,8 +63,8 @@ class StepBar:
                     self._bar.close()
                 columns = shutil.get_terminal_size().columns  # 80 where the terminal does not say it
                 described = printable(f"{self._name} {stage}".strip())
-                # Work that goes on did not take the steps before now: they say nothing of its speed.
-                self._bar = tqdm(total=total, desc=described, unit=self._unit, ncols=columns, initial=done)
+                before = max(0, done - 1)  # by earlier work that this goes on from: they say nothing of its speed
+                self._bar = tqdm(total=total, desc=described, unit=self._unit, ncols=columns, initial=before)
                 self._stage = stage
             self._bar.update(done - self._bar.n)
             if done == total:
