@@ -114,7 +114,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _torchvision() -> Finding:
-    """It may be there and not load, without which no model does; tried in a process that nothing is left of."""
+    """Whether it loads, which one built for another torch does not; tried in a process of its own, as imports stay."""
     tried = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False)
     if tried.returncode == 0:
         return True, f"torchvision {version('torchvision')}"
